@@ -1,0 +1,87 @@
+"""The command ``cutout_api``: serve, check, demo."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import __version__
+from .errors import CutoutError, SettingsError
+from .settings import load_settings
+
+EXIT_FAILED, EXIT_USAGE = 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit status."""
+    parser = _build_parser()
+    options = parser.parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except SettingsError as error:
+        print(f"cutout_api: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except CutoutError as error:
+        print(f"cutout_api: {error.detail}", file=sys.stderr)
+        return EXIT_FAILED
+    return status
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cutout_api", description="Hands out the stamps of astronomical alerts."
+    )
+    parser.add_argument("--version", action="version", version=f"cutout_api {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="answer requests, as config.yml says")
+    serve.set_defaults(run=_serve)
+
+    check = commands.add_parser("check", help="check the settings and that the archive answers")
+    check.set_defaults(run=_check)
+
+    demo = commands.add_parser("demo", help="make a simulated archive on local disk")
+    demo.add_argument("folder", type=Path, nargs="?", default=Path("demo-archive"))
+    demo.add_argument("--nights", type=int, default=3, help="nights to simulate (default 3)")
+    demo.add_argument("--seed", type=int, default=1, help="another seed, another sky")
+    demo.add_argument("--overwrite", action="store_true", help="replace what is there")
+    demo.set_defaults(run=_demo)
+    return parser
+
+
+def _serve(_options: argparse.Namespace) -> int:
+    load_settings()  # refuse bad settings before the server starts
+    from gunicorn.app.wsgiapp import WSGIApplication
+
+    sys.argv = ["cutout_api", "--config", "python:cutout_api.server"]
+    WSGIApplication("%(prog)s", prog="cutout_api").run()
+    return 0
+
+
+def _check(_options: argparse.Namespace) -> int:
+    from .reader import Reader
+
+    settings = load_settings()
+    reader = Reader(settings)
+    try:
+        reader.check()
+        print(f"serves {reader.archive}")
+    finally:
+        reader.close()
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from .demo import make_archive
+
+    summary = make_archive(
+        options.folder,
+        nights=options.nights,
+        seed=options.seed,
+        overwrite=options.overwrite,
+        progress=lambda line: print(line, file=sys.stderr),
+    )
+    print(summary)
+    return 0

@@ -1,0 +1,93 @@
+"""Stamps -> the bytes of the answer: one row of ``FORMATS`` for each way to answer."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import orjson
+from astropy.io import fits
+from PIL import Image
+
+from .render import Rendering, render, triptych
+from .stamp import Stamp, open_fits, read_pixels
+from .surveys import Survey
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a format needs to know of the request besides the stamps."""
+
+    survey: Survey
+    by_name: bool
+    """Array answers: an object by column name (public dialect) or a plain list (internal)."""
+    rendering: Rendering
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way to answer."""
+
+    media_type: str
+    suffix: str
+    """Of the file name that a browser saves the answer under; empty: shown, not saved."""
+    write: Callable[[Sequence[Stamp], Layout], bytes]
+
+
+def write_array(stamps: Sequence[Stamp], layout: Layout) -> bytes:
+    """Write the pixels as JSON, each the shortest decimal that reads back to the same float32.
+
+    NaN and infinities are ``null``: no JSON parser outside Python accepts the bare words.
+    """
+    arrays = [read_pixels(stamp) for stamp in stamps]
+    if not layout.by_name:
+        return orjson.dumps(arrays, option=orjson.OPT_SERIALIZE_NUMPY)
+    names = [layout.survey.response_key.format(kind=stamp.kind) for stamp in stamps]
+    return orjson.dumps(dict(zip(names, arrays, strict=True)), option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def write_fits(stamps: Sequence[Stamp], _layout: Layout) -> bytes:
+    """Write the stored FITS file byte for byte; of several, one multi-extension file.
+
+    The latter is an empty primary HDU, then every HDU of each stamp with its header, named
+    ``SCIENCE``, ``TEMPLATE``, ``DIFFERENCE``, and further planes ``SCIENCE_UNCERT``, ...
+    """
+    if len(stamps) == 1:
+        return stamps[0].fits
+    merged = fits.HDUList([fits.PrimaryHDU()])
+    for stamp in stamps:
+        with open_fits(stamp) as hdus:
+            for number, hdu in enumerate(hdus):
+                # Scaling is undone by whoever opens the file, not here.
+                name = stamp.kind.upper() + (f"_{hdu.name or number}" if number else "")
+                header = hdu.header.copy(strip=True)
+                merged.append(fits.ImageHDU(hdu.data, header, name=name))
+    buffer = io.BytesIO()
+    merged.writeto(buffer, output_verify="silentfix+ignore")
+    return buffer.getvalue()
+
+
+def write_png(stamps: Sequence[Stamp], layout: Layout) -> bytes:
+    """Write an 8-bit picture, grayscale or with a colormap RGBA; several side by side."""
+    pictures = [render(read_pixels(stamp), layout.rendering) for stamp in stamps]
+    picture = pictures[0] if len(pictures) == 1 else triptych(pictures)
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+FORMATS = {
+    "array": Format("application/json", suffix="", write=write_array),
+    "FITS": Format("application/octet-stream", suffix=".fits", write=write_fits),
+    "PNG": Format("image/png", suffix=".png", write=write_png),
+}
+
+
+def format_stamps(stamps: Sequence[Stamp], name: str, layout: Layout) -> tuple[bytes, str]:
+    """Return the answer's body and media type.
+
+    Raises StampUnreadable where a stamp's pixels cannot be read.
+    """
+    chosen = FORMATS[name]
+    return chosen.write(stamps, layout), chosen.media_type

@@ -1,0 +1,67 @@
+"""Counters and stage timers, right across the processes of one service.
+
+prometheus-client adds the processes up when ``PROMETHEUS_MULTIPROC_DIR`` names a folder they
+share; ``gunicorn.conf.py`` sees to that before this module is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+
+STAGES = ("find", "read", "decode", "format")
+MEDIA_TYPE = CONTENT_TYPE_LATEST
+
+_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+
+REQUESTS = Counter("cutout_requests", "Requests answered.", ("route", "format", "status"))
+REQUEST_SECONDS = Histogram(
+    "cutout_request_seconds", "Time to answer a request.", ("route",), buckets=_BUCKETS
+)
+STAGE_SECONDS = Histogram(
+    "cutout_stage_seconds",
+    "Time in one stage of answering: " + ", ".join(STAGES) + ".",
+    ("stage",),
+    buckets=_BUCKETS,
+)
+BYTES_READ = Counter("cutout_storage_bytes", "Bytes read from the archive.")
+READS = Counter("cutout_storage_reads", "Positioned reads made on the archive.")
+CACHE = Counter("cutout_cache", "Look-ups in a cache.", ("cache", "result"))
+
+_STAGE = {name: STAGE_SECONDS.labels(name) for name in STAGES}
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Time what is done inside as one of ``STAGES``."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        _STAGE[name].observe(time.perf_counter() - start)
+
+
+def count_cache(cache: str, *, hit: bool) -> None:
+    """Count one look-up in ``cache``."""
+    CACHE.labels(cache, "hit" if hit else "miss").inc()
+
+
+def exposition() -> bytes:
+    """Return the metrics of every process of the service, in Prometheus' text format."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest(REGISTRY)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)

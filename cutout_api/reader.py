@@ -1,0 +1,182 @@
+"""A ``CutoutRequest`` -> its stamps: find the alert, read its cells, unpack them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from typing import TypeVar
+
+from . import metrics
+from .errors import (
+    AlertNotFound,
+    DeadlineExceeded,
+    FileUnreadable,
+    Saturated,
+    StampMissing,
+    StorageUnavailable,
+    shorten,
+)
+from .index import FileIndex, IndexCache, Location
+from .pages import read_cell
+from .request import CutoutRequest
+from .settings import Settings
+from .stamp import Stamp, StampLimits, unpack
+from .storage import Archive, FileChanged, FileId
+from .surveys import KeyValue, Survey
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Alert:
+    """The alert that answers a request, and the stamps that were asked for."""
+
+    alert_id: int
+    stamps: tuple[Stamp, ...]
+
+
+class Reader:
+    """Reads the archive for all threads of one process, so many at a time, each so long."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.archive = Archive(settings)
+        self._limits = settings.limits
+        self._stamp_limits = StampLimits(settings.limits.stamp_bytes, settings.limits.image_pixels)
+        self._indexes = IndexCache(settings.limits.open_files)
+        self._slots = threading.BoundedSemaphore(settings.limits.concurrent_reads)
+        self._pool = ThreadPoolExecutor(settings.limits.concurrent_reads, "reader")
+
+    def read(self, request: CutoutRequest) -> Alert:
+        """Return the alert and its stamps, one for each kind asked, in that order.
+
+        Raises a CutoutError; what takes longer than the deadline goes on in the background,
+        and keeps its place among the concurrent reads until it ends.
+        """
+        return self._within_limits(lambda: self._read(request))
+
+    def check(self) -> None:
+        """Raise a CutoutError unless the archive answers within the deadline."""
+        self._within_limits(self.archive.check)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.archive.close()
+
+    def _within_limits(self, work: Callable[[], T]) -> T:
+        if not self._slots.acquire(timeout=self._limits.queue_seconds):
+            raise Saturated("as many requests as this service reads at a time are being read")
+        future: Future[T] = self._pool.submit(work)
+        future.add_done_callback(lambda _: self._slots.release())
+        try:
+            return future.result(self._limits.deadline_seconds)
+        except FutureTimeoutError:
+            if future.done():  # the work itself ran into a time-out of the storage
+                raise StorageUnavailable("the archive does not answer") from None
+            future.cancel()
+            raise DeadlineExceeded(
+                f"the archive did not answer within {self._limits.deadline_seconds:g} s; "
+                "try again in a moment"
+            ) from None
+
+    def _read(self, request: CutoutRequest) -> Alert:
+        try:
+            return self._read_once(request)
+        except FileChanged:
+            pass  # rewritten while being read: find the alert in the new file
+        try:
+            return self._read_once(request)
+        except FileChanged as error:
+            raise StorageUnavailable(
+                f"{shorten(request.path)} is being rewritten; try again in a moment"
+            ) from error
+
+    def _read_once(self, request: CutoutRequest) -> Alert:
+        with metrics.stage("find"):
+            location = self._find(request)
+        with metrics.stage("read"):
+            cells = self._read_cells(request, location)
+        with metrics.stage("decode"):
+            stamps = tuple(unpack(kind, cell, self._stamp_limits) for kind, cell in cells.items())
+        return Alert(location.epoch.alert_id, stamps)
+
+    def _find(self, request: CutoutRequest) -> Location:
+        """Return where the newest matching alert of the file or folder is.
+
+        A file of a folder that cannot be read might hold it, so its error is raised, unless
+        the alert was asked for by its own id and is found in another file.
+        """
+        best: Location | None = None
+        damaged: FileUnreadable | None = None
+        known = False
+        files = self.archive.locate(request.path)
+        for file_id in files:
+            try:
+                found, has_keys = self._find_in_file(file_id, request.survey, request.keys)
+            except FileUnreadable as error:
+                damaged = error
+                continue
+            known = known or has_keys
+            if found and (best is None or found.epoch > best.epoch):
+                best = found
+                if request.names_one_alert:
+                    return best
+        if damaged is not None:
+            raise damaged
+        if best is None:
+            raise _not_found(request, known)
+        return best
+
+    def _find_in_file(
+        self, file_id: FileId, survey: Survey, keys: Mapping[str, KeyValue]
+    ) -> tuple[Location | None, bool]:
+        with self.archive.open(file_id) as file:
+            index = self._indexes.get(file)
+            return index.find(file, survey, keys), index.has_keys(survey, keys)
+
+    def _read_cells(self, request: CutoutRequest, location: Location) -> dict[str, bytes]:
+        with self.archive.open(location.file) as file:
+            index = self._indexes.get(file)
+            cells: dict[str, bytes] = {}
+            for kind in request.kinds:
+                column = index.stamp_column(request.survey, kind)
+                cell = column and read_cell(
+                    file, index.footer, location.row_group, column, location.row
+                )
+                if cell:
+                    cells[kind] = cell
+            missing = [kind for kind in request.kinds if kind not in cells]
+            if missing:
+                raise self._stamp_missing(request, location, index, missing, list(cells))
+            return cells
+
+    @staticmethod
+    def _stamp_missing(
+        request: CutoutRequest,
+        location: Location,
+        index: FileIndex,
+        missing: list[str],
+        there: list[str],
+    ) -> StampMissing:
+        absent = [kind for kind in missing if index.stamp_column(request.survey, kind) is None]
+        why = (
+            f"its file holds no column for {', '.join(absent)}"
+            if absent
+            else f"{', '.join(missing)} is null in the archive"
+        )
+        hint = f"; there is {', '.join(there)}" if there else ""
+        return StampMissing(
+            f"alert {location.epoch.alert_id} is there, but {why}{hint}", parameter="kind"
+        )
+
+
+def _not_found(request: CutoutRequest, known: bool) -> AlertNotFound:
+    sought = " and ".join(f"{name} {value}" for name, value in request.keys.items())
+    if known:
+        return AlertNotFound(f"no alert with {sought} in {shorten(request.path)}")
+    return AlertNotFound(
+        f"{shorten(request.path)} has no column for {', '.join(request.keys)}: "
+        f"it does not hold alerts of {request.survey.name.upper()}"
+    )

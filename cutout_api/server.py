@@ -1,0 +1,148 @@
+"""gunicorn's configuration, its hooks, and its worker.
+
+``gunicorn app:app`` finds it through ``gunicorn.conf.py``, ``cutout_api serve`` by name. It is
+imported in the master, so nothing here may start a JVM or import prometheus_client.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from gunicorn.http.errors import LimitRequestLine, ParseException
+from gunicorn.workers.gthread import ThreadWorker
+
+from . import __version__
+from .errors import (
+    AddressTooLong,
+    CutoutError,
+    InternalError,
+    MalformedHttp,
+    SettingsError,
+    StorageUnavailable,
+)
+from .settings import Settings, load_settings
+
+log = logging.getLogger("cutout_api")
+
+try:
+    _settings = load_settings()
+except SettingsError as _error:
+    sys.exit(f"cutout_api: {_error}")
+
+wsgi_app = "cutout_api.server:make_application()"
+bind = f"{_settings.server.host}:{_settings.server.port}"
+workers = _settings.server.workers
+threads = _settings.server.threads
+worker_class = "cutout_api.server.Worker"
+accesslog = None  # the service writes its own line for each request
+errorlog = "-"
+loglevel = "warning"
+timeout = 60
+graceful_timeout = 15
+keepalive = 5
+limit_request_line = 8190
+# Workers' heartbeat files: on a disk, a busy system stalls them.
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
+
+# prometheus_client looks at this once, when a worker imports it.
+_metrics_dir = None
+if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+    _metrics_dir = tempfile.mkdtemp(prefix="cutout-api-metrics-")
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics_dir
+
+
+def make_application() -> Any:
+    from .web import create_app
+
+    return create_app(_settings)
+
+
+def on_starting(_server: Any) -> None:
+    """Refuse to start on an archive that is not there; HDFS is asked by the workers."""
+    set_up_logging(_settings)
+    folder = _settings.archive.address.folder
+    if _settings.archive.address.host is None and not Path(folder).is_dir():
+        sys.exit(
+            f"cutout_api: archive.uri is {_settings.archive.uri}, but there is no such folder; "
+            "'cutout_api demo' makes a simulated archive"
+        )
+    log.info("cutout_api %s on http://%s", __version__, bind)
+
+
+def post_worker_init(worker: Any) -> None:
+    """Connect after the fork, before the first request: a JVM does not survive a fork."""
+    from .web import warm_up
+
+    reader = worker.wsgi.extensions["cutout_reader"]
+    try:
+        warm_up(worker.wsgi)
+    except CutoutError as error:
+        log.error("the archive cannot be served yet: %s (%s)", error, reader.archive)
+        if isinstance(error, StorageUnavailable):
+            log.debug("because of", exc_info=error)
+    else:
+        level = logging.INFO if worker.age == 1 else logging.DEBUG
+        log.log(level, "serving from %s", reader.archive)
+
+
+def worker_exit(_server: Any, worker: Any) -> None:
+    """Close files before their file system, or libhdfs writes Java traces at the exit."""
+    if worker.wsgi is not None:
+        worker.wsgi.extensions["cutout_reader"].close()
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    from prometheus_client import multiprocess
+
+    multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
+def on_exit(_server: Any) -> None:
+    if _metrics_dir:
+        shutil.rmtree(_metrics_dir, ignore_errors=True)
+
+
+def set_up_logging(settings: Settings) -> None:
+    """Write one line a message to stderr."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.handlers = [handler]
+    log.propagate = False
+    log.setLevel(settings.server.log_level)
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]
+    """Answers a request that cannot even be parsed as ``application/problem+json`` too."""
+
+    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
+        problem: CutoutError
+        if isinstance(exc, LimitRequestLine):
+            problem = AddressTooLong(
+                f"the address is longer than {self.cfg.limit_request_line} bytes; "
+                "send the arguments as a POST"
+            )
+        elif isinstance(exc, ParseException):
+            problem = MalformedHttp("the request is not valid HTTP")
+        else:
+            log.error("500 internal_error", exc_info=exc)
+            problem = InternalError("the service failed on this request; its log says why")
+        body = json.dumps(problem.problem()).encode()
+        head = (
+            f"HTTP/1.1 {problem.status} {problem.title}\r\n"
+            "Connection: close\r\n"
+            "Content-Type: application/problem+json\r\n"
+            "Cache-Control: no-store\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        try:
+            client.sendall(head.encode("latin-1") + body)
+        except OSError:
+            log.debug("the client left before it could be told: %s", problem)

@@ -1,0 +1,399 @@
+"""``config.yml`` and the environment -> ``Settings``, read once at start-up.
+
+Each setting is a field below: its default, its type, the sentence that stands beside it in
+``config.yml``. ``CUTOUT_API_ARCHIVE_URI`` overrides ``archive.uri``, and so on for each;
+``CUTOUT_API_CONFIG`` names another file. The file of the service that came before
+(``APIURL``, ``PORT``, ``HDFS``, ``HDFSPORT``, ``HDFSUSER``) is understood as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+from urllib.parse import urlsplit
+
+import yaml
+
+from .errors import SettingsError, nearest, shorten
+
+PREFIX = "CUTOUT_API_"
+DEFAULT_HDFS_PORT = 8020
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def setting(default: Any, help_text: str, check: Callable[[Any], str | None] | None = None) -> Any:
+    """Declare one setting; ``check`` returns what is wrong with a value, or None."""
+    return field(default=default, metadata={"help": help_text, "check": check})
+
+
+def at_least(least: float) -> Callable[[Any], str | None]:
+    return lambda value: None if value >= least else f"must be at least {least}"
+
+
+def one_of(*names: str) -> Callable[[Any], str | None]:
+    return lambda value: None if value in names else f"must be one of {', '.join(names)}"
+
+
+def _check_port(value: int) -> str | None:
+    return None if 0 <= value < 2**16 else "must be a port, 0 to 65535"
+
+
+def _check_archive_uri(value: str) -> str | None:
+    try:
+        parse_address(value)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _check_catalog_url(value: str) -> str | None:
+    if value.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://")):
+        return None
+    return "must begin with sqlite:/// or postgresql://"
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where an archive is: a folder on this machine (``host`` None) or on HDFS."""
+
+    folder: str
+    host: str | None = None
+    port: int = 0
+
+    @property
+    def scheme(self) -> str:
+        return "file" if self.host is None else "hdfs"
+
+    def same_place(self, other: Address) -> bool:
+        """Tell whether both are on the same file system, whatever the folder."""
+        return (self.host, self.port) == (other.host, other.port)
+
+    def __str__(self) -> str:
+        place = "" if self.host is None else f"{self.host}:{self.port}"
+        return f"{self.scheme}://{place}{self.folder}"
+
+
+def parse_address(uri: str) -> Address:
+    """Return the place that ``file:///folder``, ``hdfs://host:port/folder`` or a plain path names.
+
+    Raises ValueError saying what is wrong.
+    """
+    if not _URI.match(uri):
+        if not uri:
+            raise ValueError("must name a folder, e.g. file:///data/archive")
+        return Address(folder=os.path.abspath(uri))  # noqa: PTH100
+    parts = urlsplit(uri)
+    if parts.scheme == "file":
+        if parts.netloc not in ("", "localhost"):
+            raise ValueError("has a host: a folder of this machine is file:///folder")
+        if not parts.path:
+            raise ValueError("names no folder: write file:///folder")
+        return Address(folder=os.path.normpath(parts.path))
+    if parts.scheme == "hdfs":
+        try:
+            port = parts.port
+        except ValueError as error:
+            raise ValueError("has a port that is not a number") from error
+        if not parts.hostname:
+            raise ValueError("names no host: write hdfs://host:port/folder")
+        if parts.username or parts.password:
+            raise ValueError("names a user: that is the setting archive.user")
+        return Address(
+            folder=os.path.normpath("/" + parts.path.strip("/")),
+            host=parts.hostname,
+            port=port or DEFAULT_HDFS_PORT,
+        )
+    raise ValueError(f"has the scheme {parts.scheme!r}: file and hdfs are served")
+
+
+@dataclass(frozen=True)
+class Server:
+    host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 for every interface")
+    port: int = setting(24000, "port to listen on", _check_port)
+    workers: int = setting(2, "processes; one per core is a good start", at_least(1))
+    threads: int = setting(8, "requests that one process answers at a time", at_least(1))
+    cors_origins: tuple[str, ...] = setting(
+        ("*",), "web pages that may call this service: a list of origins, or * for any"
+    )
+    log_level: str = setting(
+        "INFO",
+        "DEBUG, INFO (a line per request), WARNING or ERROR",
+        one_of("DEBUG", "INFO", "WARNING", "ERROR"),
+    )
+
+
+@dataclass(frozen=True)
+class Archive:
+    uri: str = setting(
+        "demo-archive",
+        "file:///folder, hdfs://host:port/folder, or a path relative to this file",
+        _check_archive_uri,
+    )
+    user: str | None = setting(None, "HDFS user; the login name when left out")
+    driver: str = setting(
+        "libhdfs",
+        "how HDFS is read: libhdfs (needs Java, see install/) or native (needs nothing)",
+        one_of("libhdfs", "native"),
+    )
+    roots: tuple[str, ...] = setting(
+        (),
+        "folders that hdfsPath may lead to; left out: the folder of the uri and, on HDFS, "
+        "the user's home",
+    )
+
+    @property
+    def address(self) -> Address:
+        return parse_address(self.uri)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    url: str = setting(
+        "sqlite:///catalog.sqlite",
+        "database of the archive's index; reserved: this version reads by hdfsPath",
+        _check_catalog_url,
+    )
+
+
+@dataclass(frozen=True)
+class Limits:
+    body_bytes: int = setting(65_536, "largest request body", at_least(1))
+    stamp_bytes: int = setting(33_554_432, "largest stamp, inflated", at_least(2880))
+    image_pixels: int = setting(4_194_304, "most pixels in one image", at_least(1))
+    concurrent_reads: int = setting(16, "requests that one process reads at a time", at_least(1))
+    queue_seconds: float = setting(
+        2.0, "how long a request waits for its turn before the answer is 503", at_least(0)
+    )
+    deadline_seconds: float = setting(
+        10.0, "how long one request may read before the answer is 504", at_least(0.001)
+    )
+    folder_files: int = setting(2_000, "most files in a folder given as hdfsPath", at_least(1))
+    open_files: int = setting(256, "files that one process keeps open", at_least(1))
+
+
+@dataclass(frozen=True)
+class Settings:
+    server: Server = field(default_factory=Server)
+    archive: Archive = field(default_factory=Archive)
+    catalog: Catalog = field(default_factory=Catalog)
+    limits: Limits = field(default_factory=Limits)
+
+
+SECTIONS: Mapping[str, type] = {
+    "server": Server,
+    "archive": Archive,
+    "catalog": Catalog,
+    "limits": Limits,
+}
+
+LEGACY_KEYS = ("APIURL", "PORT", "HDFS", "HDFSPORT", "HDFSUSER")
+
+
+@cache
+def setting_fields() -> dict[str, tuple[Field[Any], Any]]:
+    """Return every setting by its path: the declared field and its type."""
+    found = {}
+    for section, cls in SECTIONS.items():
+        hints = get_type_hints(cls)
+        for declared in fields(cls):
+            found[f"{section}.{declared.name}"] = (declared, hints[declared.name])
+    return found
+
+
+def load_settings(
+    path: str | Path | None = None, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """Read the configuration file and the environment.
+
+    Raises SettingsError, which names the setting and the reason, for a file that cannot be
+    read, a setting that does not exist, or a value that it does not take.
+    """
+    environ = os.environ if environ is None else environ
+    named = path or environ.get(PREFIX + "CONFIG")
+    file = Path(named or "config.yml")
+    raw: dict[str, tuple[Any, str]] = {}
+    if named or file.exists():
+        raw.update(_read_file(file))
+    raw.update(_read_environment(environ))
+
+    sections: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
+    declared = setting_fields()
+    for name, (value, origin) in raw.items():
+        section, _, key = name.partition(".")
+        sections[section][key] = _convert(name, value, origin, *declared[name])
+    settings = Settings(**{name: cls(**sections[name]) for name, cls in SECTIONS.items()})
+    _check_together(settings)
+    return settings
+
+
+def _read_file(file: Path) -> dict[str, tuple[Any, str]]:
+    content = _read_yaml(file)
+    found: dict[str, tuple[Any, str]] = {}
+    for section, values in content.items():
+        if section in LEGACY_KEYS or values is None:
+            continue
+        if section not in SECTIONS:
+            raise _unknown(str(section), [*SECTIONS, *LEGACY_KEYS], str(file))
+        if not isinstance(values, dict):
+            raise SettingsError(f"{section} in {file} is a section: put its settings below it")
+        for key, value in values.items():
+            name = f"{section}.{key}"
+            if name not in setting_fields():
+                raise _unknown(name, setting_fields(), str(file))
+            if value is not None:
+                found[name] = (value, str(file))
+    for name, value in _from_legacy(content).items():
+        if name in found:
+            raise SettingsError(f"{file} sets {name} twice: once as in older files, once as here")
+        found[name] = (value, str(file))
+    # A relative archive is relative to the file that names it, wherever the service starts.
+    uri = found.get("archive.uri", (None,))[0]
+    if isinstance(uri, str) and uri and not _URI.match(uri):
+        found["archive.uri"] = (str(file.parent.absolute() / uri), str(file))
+    return found
+
+
+def _read_yaml(file: Path) -> dict[Any, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{file} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} is not YAML: {error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise SettingsError(f"{file} must hold sections such as 'archive:', not a {_kind(content)}")
+    return content
+
+
+def _from_legacy(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Translate the keys of the service that came before; empty values mean the default."""
+    old = {key: content[key] for key in LEGACY_KEYS if content.get(key) not in (None, "")}
+    found: dict[str, Any] = {}
+    if "APIURL" in old:
+        found["server.host"] = _host(old["APIURL"])
+    if "PORT" in old:
+        found["server.port"] = old["PORT"]
+    if "HDFSUSER" in old:
+        found["archive.user"] = old["HDFSUSER"]
+    if "HDFS" in old:
+        port = old.get("HDFSPORT", DEFAULT_HDFS_PORT)
+        found["archive.uri"] = f"hdfs://{_host(old['HDFS'])}:{port}"
+    elif "HDFSPORT" in old:
+        raise SettingsError("HDFSPORT is set, but HDFS, the host it belongs to, is not")
+    return found
+
+
+def _host(text: object) -> str:
+    """Return the host of ``host``, ``host:port`` or ``http://host``."""
+    without_scheme = str(text).split("://")[-1]
+    return without_scheme.split("/")[0].split(":")[0]
+
+
+def _read_environment(environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
+    names = {PREFIX + name.replace(".", "_").upper(): name for name in setting_fields()}
+    found: dict[str, tuple[Any, str]] = {}
+    for variable, value in environ.items():
+        if not variable.startswith(PREFIX) or variable == PREFIX + "CONFIG":
+            continue
+        if variable not in names:
+            raise _unknown(variable, [*names, PREFIX + "CONFIG"], "the environment")
+        found[names[variable]] = (value, variable)
+    return found
+
+
+def _unknown(name: str, known: Any, where: str) -> SettingsError:
+    near = nearest(name, known)
+    hint = f"; did you mean {near}?" if near else ""
+    return SettingsError(f"{name} in {where} is not a setting{hint}")
+
+
+def _kind(value: object) -> str:
+    words: dict[type, str] = {str: "text", list: "list", dict: "section"}
+    return words.get(type(value), type(value).__name__)
+
+
+def _convert(name: str, value: Any, origin: str, declared: Field[Any], hint: Any) -> Any:
+    def refuse(reason: str) -> SettingsError:
+        return SettingsError(f"{name} = {shorten(value)} in {origin}: {reason}")
+
+    target = get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
+    convert: Callable[[Any], Any] = _CONVERTERS.get(target, _to_texts)
+    try:
+        converted = convert(value)
+    except (ValueError, TypeError) as error:
+        raise refuse(str(error)) from error
+    check = declared.metadata["check"]
+    if check and (reason := check(converted)):
+        raise refuse(reason)
+    return converted
+
+
+def _to_int(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("must be a whole number")
+    try:
+        return int(value)
+    except ValueError:
+        raise ValueError("must be a whole number") from None
+
+
+def _to_float(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("must be a number")
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError("must be a number") from None
+    if not abs(number) < float("inf"):
+        raise ValueError("must be a finite number")
+    return number
+
+
+def _to_text(value: Any) -> str:
+    if isinstance(value, dict | list | bool):
+        raise ValueError(f"must be text, not a {_kind(value)}")
+    return str(value)
+
+
+def _to_texts(value: Any) -> tuple[str, ...]:
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list):
+        raise ValueError("must be a list, or text with commas")
+    return tuple(text for text in (_to_text(item).strip() for item in items) if text)
+
+
+_CONVERTERS: Mapping[Any, Callable[[Any], Any]] = {
+    int: _to_int,
+    float: _to_float,
+    str: _to_text,
+}
+
+
+def _check_together(settings: Settings) -> None:
+    for root in settings.archive.roots:
+        scheme_free = parse_root(root, settings.archive.address)
+        if not scheme_free.startswith("/"):
+            raise SettingsError(
+                f"archive.roots: {root!r} must be an absolute folder of {settings.archive.address}"
+            )
+
+
+def parse_root(root: str, archive: Address) -> str:
+    """Return the absolute folder that an entry of ``archive.roots`` names on the archive."""
+    if _URI.match(root):
+        try:
+            address = parse_address(root)
+        except ValueError as error:
+            raise SettingsError(f"archive.roots: {root!r} {error}") from error
+        if not address.same_place(archive):
+            raise SettingsError(f"archive.roots: {root!r} is not on {archive}")
+        return address.folder
+    return os.path.normpath(root) if root.startswith("/") else root

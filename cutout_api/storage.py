@@ -1,0 +1,527 @@
+"""The file system: allowed paths, open files, byte ranges.
+
+Three drivers stand behind one small seam: the status of a path, the files below a folder,
+and an open file with a size and ``read_at``. Everything above works with ``FileId`` (path,
+size, modification time), so that a file which was rewritten is another file.
+"""
+
+from __future__ import annotations
+
+import getpass
+import io
+import os
+import posixpath
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import unquote
+
+from pyarrow import fs
+
+from . import metrics
+from .errors import (
+    ArchiveFileNotFound,
+    InvalidParameter,
+    PathForbidden,
+    StorageUnavailable,
+    shorten,
+)
+from .settings import Address, Settings, parse_address, parse_root
+
+MAX_PATH_LENGTH = 4096
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_PLACE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]*")
+
+
+class FileChanged(Exception):
+    """The file at this path is no longer the one that was looked at."""
+
+
+@dataclass(frozen=True)
+class FileId:
+    """One version of one file; a rewritten file has another size or time."""
+
+    path: str
+    size: int
+    modified: int
+    """Nanoseconds since 1970; whole seconds through libhdfs, milliseconds through hdfs-native."""
+
+
+@dataclass(frozen=True)
+class Status:
+    path: str
+    is_folder: bool
+    size: int
+    modified: int
+
+    @property
+    def file_id(self) -> FileId:
+        return FileId(self.path, self.size, self.modified)
+
+
+class RawFile(Protocol):
+    """An open file as a driver gives it; ``read_at`` may be called by several threads at once."""
+
+    def read_at(self, length: int, offset: int) -> bytes: ...
+    def close(self) -> None: ...
+
+
+class Driver(Protocol):
+    """A file system; each method raises OSError, FileNotFoundError where nothing is there."""
+
+    def status(self, path: str) -> Status: ...
+    def files_below(self, folder: str) -> Iterator[Status]: ...
+    def open(self, path: str) -> RawFile: ...
+
+
+class ArrowDriver:
+    """A file system of pyarrow: this machine's, or HDFS through libhdfs."""
+
+    def __init__(self, filesystem: fs.FileSystem) -> None:
+        self._fs = filesystem
+
+    def status(self, path: str) -> Status:
+        info = self._fs.get_file_info(path)
+        if info.type == fs.FileType.NotFound:
+            raise FileNotFoundError(path)
+        return self._status(info)
+
+    def files_below(self, folder: str) -> Iterator[Status]:
+        for info in self._fs.get_file_info(fs.FileSelector(folder, recursive=True)):
+            if info.type == fs.FileType.File:
+                yield self._status(info)
+
+    def open(self, path: str) -> RawFile:
+        file: RawFile = self._fs.open_input_file(path)
+        return file
+
+    @staticmethod
+    def _status(info: fs.FileInfo) -> Status:
+        is_folder = info.type == fs.FileType.Directory
+        return Status(info.path, is_folder, info.size or 0, info.mtime_ns or 0)
+
+
+class NativeFile:
+    """A file of hdfs-native."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+
+    def read_at(self, length: int, offset: int) -> bytes:
+        data: bytes = self._reader.read_range(offset, length)
+        return data
+
+    def close(self) -> None:
+        self._reader = None
+
+
+class NativeDriver:
+    """HDFS through hdfs-native: no Java."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def status(self, path: str) -> Status:
+        return self._status(self._client.get_file_info(path))
+
+    def files_below(self, folder: str) -> Iterator[Status]:
+        for info in self._client.list_status(folder, recursive=True):
+            if not info.isdir:
+                yield self._status(info)
+
+    def open(self, path: str) -> RawFile:
+        return NativeFile(self._client.read(path))
+
+    @staticmethod
+    def _status(info: Any) -> Status:
+        return Status(info.path, info.isdir, info.length, info.modification_time * 1_000_000)
+
+
+def _connect_local(_address: Address, _user: str) -> Driver:
+    return ArrowDriver(fs.LocalFileSystem())
+
+
+def _connect_libhdfs(address: Address, user: str) -> Driver:
+    return ArrowDriver(
+        fs.HadoopFileSystem(address.host, address.port, user=user, extra_conf=HDFS_CLIENT)
+    )
+
+
+def _connect_native(address: Address, user: str) -> Driver:
+    from hdfs_native import Client
+
+    # hdfs-native takes the user from the environment alone.
+    os.environ["HADOOP_USER_NAME"] = user
+    return NativeDriver(Client(f"hdfs://{address.host}:{address.port}", HDFS_CLIENT))
+
+
+DRIVERS: dict[str, Callable[[Address, str], Driver]] = {
+    "local": _connect_local,
+    "libhdfs": _connect_libhdfs,
+    "native": _connect_native,
+}
+
+# Hadoop's own defaults keep a caller waiting for minutes when a node is gone.
+HDFS_CLIENT = {
+    "ipc.client.connect.max.retries": "1",
+    "ipc.client.connect.max.retries.on.timeouts": "1",
+    "ipc.client.connect.timeout": "3000",
+    "ipc.client.connect.retry.interval": "200",
+    "ipc.client.rpc-timeout.ms": "5000",
+    "dfs.client.socket-timeout": "5000",
+    "dfs.client.retry.window.base": "200",
+    "dfs.client.max.block.acquire.failures": "1",
+}
+
+
+class OpenFile:
+    """One version of a file, kept open; safe to share between threads."""
+
+    def __init__(self, archive: Archive, file_id: FileId) -> None:
+        self.id = file_id
+        self.users = 0
+        self._archive = archive
+        self._lock = threading.Lock()
+        self._raw: RawFile | None = None
+        self._generation = 0
+
+    @property
+    def size(self) -> int:
+        return self.id.size
+
+    def read_at(self, length: int, offset: int) -> bytes:
+        """Return the bytes at ``offset``: ``length`` of them, fewer only at the end of the file.
+
+        A read that fails is tried once more on a file opened anew.
+        Raises FileChanged where the file is no longer this version, StorageUnavailable.
+        """
+        length = min(length, self.size - offset)
+        if length <= 0:
+            return b""
+        raw, generation = self._opened()
+        try:
+            data = raw.read_at(length, offset)
+        except DRIVER_ERRORS:
+            raw = self._reopened(generation)
+            with storage_errors(self.id.path):
+                data = raw.read_at(length, offset)
+        metrics.READS.inc()
+        metrics.BYTES_READ.inc(len(data))
+        if len(data) != length:
+            raise FileChanged(self.id.path)
+        return data
+
+    def source(self) -> Source:
+        """Return a file object over this file, with a position of its own, for pyarrow."""
+        return Source(self)
+
+    def close(self) -> None:
+        with self._lock:
+            raw, self._raw = self._raw, None
+        if raw is not None:
+            close_quietly(raw)
+
+    def _opened(self) -> tuple[RawFile, int]:
+        raw, generation = self._raw, self._generation
+        if raw is None:
+            raw = self._reopened(generation)
+        return raw, self._generation
+
+    def _reopened(self, generation: int) -> RawFile:
+        """Return a file opened after ``generation``, by this thread or by another."""
+        with self._lock:
+            if self._raw is not None and self._generation != generation:
+                return self._raw
+            old, self._raw = self._raw, None
+            if old is not None:
+                close_quietly(old)
+            if generation:  # opened before: is it still the same file?
+                self._archive.check_unchanged(self.id)
+            with storage_errors(self.id.path):
+                self._raw = self._archive.driver.open(self.id.path)
+            self._generation += 1
+            return self._raw
+
+
+class Source(io.RawIOBase):
+    """A readable, seekable view of an ``OpenFile``.
+
+    libhdfs allows several threads ``read_at`` on one handle, but not ``seek`` and ``read``,
+    so each reader has a view of its own. ``failure`` keeps what a read raised, since pyarrow
+    may wrap it on its way out.
+    """
+
+    def __init__(self, file: OpenFile) -> None:
+        super().__init__()
+        self._file = file
+        self._position = 0
+        self.failure: BaseException | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def size(self) -> int:
+        return self._file.size
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._file.size}[whence]
+        self._position = start + offset
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        length = self._file.size - self._position if size < 0 else size
+        try:
+            data = self._file.read_at(length, self._position)
+        except BaseException as error:
+            self.failure = error
+            raise
+        self._position += len(data)
+        return data
+
+
+# What the drivers raise: pyarrow OSError and its children; hdfs-native those and RuntimeError,
+# and a panic of its own that derives from BaseException alone.
+DRIVER_ERRORS: tuple[type[BaseException], ...] = (OSError, RuntimeError, ValueError)
+
+
+@contextmanager
+def storage_errors(path: str) -> Iterator[None]:
+    """Turn what a driver raises into what a caller is told; host names stay in the log."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ArchiveFileNotFound(f"there is no {shorten(path)} in the archive") from error
+    except PermissionError as error:
+        raise PathForbidden(f"the service may not read {shorten(path)}") from error
+    except DRIVER_ERRORS as error:
+        raise StorageUnavailable("the archive does not answer; try again in a moment") from error
+
+
+def close_quietly(raw: RawFile) -> None:
+    """Close a handle that may already be broken."""
+    with suppress(*DRIVER_ERRORS):
+        raw.close()
+
+
+class Archive:
+    """The archive of one process: connects on first use, after the server has forked."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.address = settings.archive.address
+        self.user = settings.archive.user or os.environ.get("HADOOP_USER_NAME") or getpass.getuser()
+        self.driver_name = "local" if self.address.host is None else settings.archive.driver
+        home = () if self.address.host is None else (f"/user/{self.user}",)
+        given = (self.address.folder,) if self.address.folder != "/" or not home else ()
+        self.bases = tuple(dict.fromkeys(home + given))
+        """Folders that a relative path is looked for in, in order."""
+        roots = tuple(parse_root(root, self.address) for root in settings.archive.roots)
+        self.roots = roots or self.bases
+        self._folder_files = settings.limits.folder_files
+        self._most_open = settings.limits.open_files
+        self._lock = threading.RLock()
+        self._driver: Driver | None = None
+        self._process = 0
+        self._open: OrderedDict[str, OpenFile] = OrderedDict()
+
+    def __str__(self) -> str:
+        how = "" if self.driver_name == "local" else f" through {self.driver_name} as {self.user}"
+        return f"{self.address}{how}, hdfsPath below {', '.join(self.roots)}"
+
+    @property
+    def driver(self) -> Driver:
+        """The connection of this process, made when first asked for.
+
+        A JVM does not survive a fork, so a connection inherited from a parent is not used.
+        """
+        if self._driver is None or self._process != os.getpid():
+            with self._lock:
+                if self._driver is None or self._process != os.getpid():
+                    self._open = OrderedDict()
+                    self._driver = DRIVERS[self.driver_name](self.address, self.user)
+                    self._process = os.getpid()
+        return self._driver
+
+    def check(self) -> None:
+        """Raise a CutoutError unless the archive answers and one of its folders is there."""
+        missing: ArchiveFileNotFound | None = None
+        for folder in dict.fromkeys((self.address.folder, *self.bases)):
+            try:
+                if self._status(folder).is_folder:
+                    return
+                missing = ArchiveFileNotFound(f"{folder} is not a folder")
+            except ArchiveFileNotFound as error:
+                missing = missing or error
+        if missing is not None:
+            raise missing
+
+    def locate(self, hdfs_path: str) -> tuple[FileId, ...]:
+        """Return the file that a caller's path names, or the parquet files of the folder.
+
+        Raises PathForbidden, ArchiveFileNotFound, InvalidParameter, StorageUnavailable.
+        """
+        candidates = self.candidates(hdfs_path)
+        for path in candidates:
+            try:
+                status = self._status(self._within_roots(path, hdfs_path))
+            except ArchiveFileNotFound:
+                continue
+            if not status.is_folder:
+                return (status.file_id,)
+            return self._files_below(status.path, hdfs_path)
+        raise ArchiveFileNotFound(
+            f"there is no {shorten(hdfs_path)} in the archive; "
+            "a relative path begins at the archive's folder"
+        )
+
+    def candidates(self, hdfs_path: str) -> tuple[str, ...]:
+        """Return the absolute paths that a caller's path may stand for, all below a root.
+
+        Raises PathForbidden for a way out: ``..``, also encoded, another scheme or host, a
+        folder that is not served; InvalidParameter for what cannot be a path.
+        """
+        if len(hdfs_path) > MAX_PATH_LENGTH or _CONTROL.search(hdfs_path):
+            raise InvalidParameter("hdfsPath", "hdfsPath is not a path")
+        path = self._without_address(hdfs_path)
+        if _leads_up(path):
+            raise PathForbidden("hdfsPath must not contain '..'")
+        if path.startswith("/"):
+            wanted = ["/" + posixpath.normpath(path).lstrip("/")]
+        else:
+            wanted = [posixpath.normpath(posixpath.join(base, path)) for base in self.bases]
+        allowed = tuple(path for path in wanted if self._is_below(path, self.roots))
+        if not allowed:
+            raise PathForbidden(
+                f"{shorten(hdfs_path)} is outside the folders that this service reads; "
+                "give a path relative to the archive"
+            )
+        return allowed
+
+    @contextmanager
+    def open(self, file_id: FileId) -> Iterator[OpenFile]:
+        """Lend this version of a file, open; the handle is kept for the next one who asks."""
+        _ = self.driver  # a forked child drops its parent's handles here
+        with self._lock:
+            file = self._open.get(file_id.path)
+            if file is None or file.id != file_id:
+                self._forget(file_id.path)
+                file = self._open[file_id.path] = OpenFile(self, file_id)
+                metrics.count_cache("files", hit=False)
+            else:
+                metrics.count_cache("files", hit=True)
+            self._open.move_to_end(file_id.path)
+            file.users += 1
+            self._close_oldest()
+        try:
+            yield file
+        finally:
+            with self._lock:
+                file.users -= 1
+                unused = file.users == 0 and self._open.get(file_id.path) is not file
+            if unused:
+                file.close()
+
+    def check_unchanged(self, file_id: FileId) -> None:
+        """Raise FileChanged unless the file at this path is still this version."""
+        if self._status(file_id.path).file_id != file_id:
+            raise FileChanged(file_id.path)
+
+    def close(self) -> None:
+        """Close every file, and then forget the connection: libhdfs complains otherwise."""
+        with self._lock:
+            files, self._open = list(self._open.values()), OrderedDict()
+            if self._process == os.getpid():
+                for file in files:
+                    file.close()
+            self._driver = None
+
+    def _status(self, path: str) -> Status:
+        with storage_errors(path):
+            return self.driver.status(path)
+
+    def _files_below(self, folder: str, hdfs_path: str) -> tuple[FileId, ...]:
+        found = []
+        with storage_errors(folder):
+            for status in self.driver.files_below(folder):
+                if _is_data_file(posixpath.relpath(status.path, folder)):
+                    found.append(status)
+                if len(found) > self._folder_files:
+                    raise InvalidParameter(
+                        "hdfsPath",
+                        f"{shorten(hdfs_path)} holds more than {self._folder_files} files; "
+                        "name a folder further down, or the file",
+                    )
+        if not found:
+            raise ArchiveFileNotFound(f"there is no parquet file in {shorten(hdfs_path)}")
+        inside = (status for status in found if self._is_inside(status.path))
+        return tuple(status.file_id for status in sorted(inside, key=lambda s: s.path))
+
+    def _within_roots(self, path: str, hdfs_path: str) -> str:
+        """Return ``path`` with symbolic links followed, unless they lead out of the roots."""
+        if self.address.host is not None:  # the name node follows none
+            return path
+        if not self._is_inside(path):
+            raise PathForbidden(f"{shorten(hdfs_path)} leads outside the archive")
+        return os.path.realpath(path)
+
+    def _is_inside(self, path: str) -> bool:
+        if self.address.host is not None:
+            return True
+        roots = tuple(os.path.realpath(root) for root in self.roots)
+        return self._is_below(os.path.realpath(path), roots)
+
+    @staticmethod
+    def _is_below(path: str, roots: tuple[str, ...]) -> bool:
+        return any(path == root or path.startswith(root.rstrip("/") + "/") for root in roots)
+
+    def _without_address(self, hdfs_path: str) -> str:
+        """Return the path of a URI that names this very archive, and any other path as it is."""
+        if not _SCHEME.match(hdfs_path):
+            return hdfs_path
+        place = _PLACE.match(hdfs_path)
+        try:
+            address = parse_address(place.group() + "/") if place else None
+        except ValueError:
+            address = None
+        if place is None or address is None or not address.same_place(self.address):
+            raise PathForbidden(
+                "hdfsPath names another file system; give a path relative to the archive"
+            )
+        return hdfs_path[place.end() :] or "/"
+
+    def _forget(self, path: str) -> None:
+        file = self._open.pop(path, None)
+        if file is not None and file.users == 0:
+            file.close()
+
+    def _close_oldest(self) -> None:
+        while len(self._open) > self._most_open:
+            self._forget(next(iter(self._open)))
+
+
+def _leads_up(path: str) -> bool:
+    """Tell whether a path has ``..`` in it, as it is or percent-encoded any number of times."""
+    while True:
+        if ".." in re.split(r"[/\\]", path) or "\x00" in path:
+            return True
+        decoded = unquote(path)
+        if decoded == path:
+            return False
+        path = decoded
+
+
+def _is_data_file(relative: str) -> bool:
+    """Tell parquet files from Spark's bookkeeping (``_temporary``, ``_SUCCESS``, ``.crc``)."""
+    return relative.endswith(".parquet") and not any(
+        part.startswith(("_", ".")) for part in relative.split("/")
+    )

@@ -1,0 +1,134 @@
+"""The surveys as data: what callers name, and where the parquet files keep it.
+
+A column may have moved between versions of a schema, so each thing is looked for under
+several dotted names and the first that a file has is taken. A further survey is one more row.
+Sources: the ZTF alert schema 3.3 (ztf-avro-alert), the LSST alert schemas 7.4 to 10.0
+(lsst/alert_packet), and the column names that the Fink broker writes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+KINDS = ("Science", "Template", "Difference")
+
+_INT64 = re.compile(r"-?[0-9]{1,19}", re.ASCII)
+_ZTF_NAME = re.compile(r"ZTF[0-9]{2}[a-z]{7}", re.ASCII)
+
+KeyValue = int | str
+
+
+def parse_int64(value: object) -> int:
+    """Return ``value``, a JSON integer or a string of digits, as an int64.
+
+    Raises ValueError for anything else, floats above all: an id exceeds 2^53 and would
+    come out of a float as another alert's.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("must be a whole number, sent as a string or a JSON integer")
+    if isinstance(value, str):
+        value = value.strip()
+        if not _INT64.fullmatch(value):
+            raise ValueError("must be a whole number, digits only")
+        value = int(value)
+    if not -(2**63) <= value < 2**63:
+        raise ValueError("must fit 64 bits")
+    return value
+
+
+def parse_ztf_name(value: object) -> str:
+    """Return ``value`` as a ZTF object name, e.g. ``ZTF24abssjsb``; raises ValueError."""
+    if not isinstance(value, str) or not _ZTF_NAME.fullmatch(value.strip()):
+        raise ValueError(
+            "must be a ZTF object name: ZTF, two digits, seven lower-case letters, "
+            "e.g. ZTF24abssjsb"
+        )
+    return value.strip()
+
+
+@dataclass(frozen=True)
+class Key:
+    """A name that callers look alerts up by, and the columns that may hold it."""
+
+    name: str
+    columns: tuple[str, ...]
+    parse: Callable[[object], KeyValue]
+    description: str
+    example: str
+
+
+@dataclass(frozen=True)
+class Survey:
+    """One survey's columns and names."""
+
+    name: str
+    alert_key: Key
+    """Names one alert."""
+    object_key: Key
+    """Names an object, which has one alert per epoch."""
+    time_columns: tuple[str, ...]
+    """Orders an object's alerts, in days; the alert id breaks ties and stands in for it."""
+    stamp_columns: tuple[str, ...]
+    """Templates of the column that holds a stamp."""
+    file_key: str
+    """The key that names a saved file, where the caller gave it; the alert id otherwise."""
+    response_key: str
+    """Template of the member that holds a stamp in the public dialect's JSON."""
+
+    @property
+    def keys(self) -> tuple[Key, Key]:
+        return (self.object_key, self.alert_key)
+
+    def stamp_column_names(self, kind: str) -> tuple[str, ...]:
+        """Return the dotted names under which a file may hold the stamps of ``kind``."""
+        return tuple(template.format(kind=kind) for template in self.stamp_columns)
+
+
+ZTF = Survey(
+    name="ztf",
+    alert_key=Key(
+        "candid",
+        columns=("candid", "candidate.candid"),
+        parse=parse_int64,
+        description="ZTF alert id. Without it, the latest alert of the object.",
+        example="2656254792815010011",
+    ),
+    object_key=Key(
+        "objectId",
+        columns=("objectId",),
+        parse=parse_ztf_name,
+        description="ZTF object name: ZTF, two digits, seven letters.",
+        example="ZTF24abssjsb",
+    ),
+    time_columns=("candidate.jd", "jd"),
+    # The alert packet ships fits.gz.
+    stamp_columns=("cutout{kind}.stampData",),
+    file_key="objectId",
+    response_key="b:cutout{kind}_stampData",
+)
+
+LSST = Survey(
+    name="lsst",
+    alert_key=Key(
+        "diaSourceId",
+        columns=("diaSourceId", "diaSource.diaSourceId"),
+        parse=parse_int64,
+        description="LSST alert id.",
+        example="169936132527095844",
+    ),
+    object_key=Key(
+        "diaObjectId",
+        columns=("diaObjectId", "diaSource.diaObjectId", "diaObject.diaObjectId"),
+        parse=parse_int64,
+        description="LSST object id: the latest diaSource of that object.",
+        example="169830579938263176",
+    ),
+    time_columns=("midpointMjdTai", "diaSource.midpointMjdTai"),
+    stamp_columns=("cutout{kind}",),
+    file_key="diaSourceId",
+    response_key="b:cutout{kind}",
+)
+
+SURVEYS = (ZTF, LSST)

@@ -1,0 +1,332 @@
+"""Routes, headers, error responses: the only module of the package that knows Flask."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import time
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from flask import Flask, Response, g, render_template, request, send_from_directory
+from flask_cors import CORS
+from flask_swagger_ui import __file__ as swagger_ui_file
+from isal import igzip
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from . import __version__, metrics
+from .errors import (
+    AddressTooLong,
+    BodyTooLarge,
+    ConflictingParameters,
+    CutoutError,
+    InternalError,
+    MalformedBody,
+    MalformedHttp,
+    MethodNotAllowed,
+    RouteNotFound,
+    UnknownParameter,
+    UnsupportedMediaType,
+    error_classes,
+)
+from .formatter import FORMATS, Layout, format_stamps
+from .openapi import describe_service
+from .reader import Alert, Reader
+from .render import Rendering, render
+from .request import PUBLIC, CutoutRequest, describe_parameters, parse_request
+from .settings import Settings
+
+log = logging.getLogger("cutout_api")
+
+PROBLEM = "application/problem+json"
+JSON = "application/json"
+FITS_MEDIA_TYPES = ("application/fits", "image/fits")
+FOREVER = "public, max-age=31536000, immutable"
+BRIEFLY = "public, max-age=60"
+GZIP_FROM_BYTES = 500
+EXPOSED_HEADERS = ["Content-Disposition", "ETag", "Retry-After", "X-Cutout-Id", "X-Request-ID"]
+SWAGGER_UI = Path(swagger_ui_file).parent / "dist"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
+
+# What Flask itself refuses, as the errors of this service.
+HTTP_ERRORS: dict[int, type[CutoutError]] = {
+    400: MalformedBody,
+    404: RouteNotFound,
+    405: MethodNotAllowed,
+    413: BodyTooLarge,
+    414: AddressTooLong,
+    415: UnsupportedMediaType,
+}
+
+
+def create_app(settings: Settings) -> Flask:
+    """Return the WSGI application; nothing is connected before the first request or ``warm_up``."""
+    app = Flask(__name__)
+    app.url_map.strict_slashes = False
+    app.config["MAX_CONTENT_LENGTH"] = settings.limits.body_bytes
+    app.config["MAX_FORM_MEMORY_SIZE"] = settings.limits.body_bytes
+    app.logger.handlers.clear()
+    reader = Reader(settings)
+    app.extensions["cutout_reader"] = reader
+    CORS(
+        app,
+        origins=list(settings.server.cors_origins),
+        expose_headers=EXPOSED_HEADERS,
+        max_age=86400,
+    )
+    _add_cutouts(app, reader)
+    _add_operations(app, reader)
+    _add_pages(app)
+    _add_error_handlers(app)
+    _add_bookkeeping(app)
+    return app
+
+
+def warm_up(app: Flask) -> Reader:
+    """Pay what a first request would: connecting (a JVM takes a second), imports, tables.
+
+    Raises a CutoutError unless the archive answers.
+    """
+    render(np.eye(2), Rendering(colormap="viridis", convolution_kernel="gauss"))
+    reader: Reader = app.extensions["cutout_reader"]
+    reader.archive.check()
+    return reader
+
+
+def _add_cutouts(app: Flask, reader: Reader) -> None:
+    @app.route("/api/v1/cutouts", methods=["GET", "POST"])
+    def cutouts() -> Response:
+        if request.method in ("GET", "HEAD") and not request.args:
+            return _json({"args": describe_parameters()}, BRIEFLY)
+        asked = parse_request(_payload())
+        g.format = asked.format
+        alert = reader.read(asked)
+        layout = Layout(asked.survey, asked.dialect == PUBLIC, asked.rendering)
+        with metrics.stage("format"):
+            body, media_type = format_stamps(alert.stamps, asked.format, layout)
+        return _send(body, media_type, asked, alert)
+
+
+def _add_operations(app: Flask, reader: Reader) -> None:
+    @app.get("/healthz")
+    def healthz() -> Response:
+        _take_no_arguments()
+        return _json({"status": "ok", "version": __version__})
+
+    @app.get("/readyz")
+    def readyz() -> Response:
+        _take_no_arguments()
+        reader.check()
+        return _json({"status": "ready", "archive": "reachable"})
+
+    @app.get("/metrics")
+    def metrics_() -> Response:
+        return Response(metrics.exposition(), mimetype=metrics.MEDIA_TYPE)
+
+    @app.get("/openapi.json")
+    def openapi() -> Response:
+        return _json(describe_service(), BRIEFLY)
+
+
+def _add_pages(app: Flask) -> None:
+    @app.get("/")
+    def home() -> str:
+        return render_template("home.html", parameters=describe_parameters(), version=__version__)
+
+    @app.get("/docs")
+    def docs() -> str:
+        return render_template("docs.html")
+
+    @app.get("/docs/errors")
+    def errors() -> str:
+        classes = sorted(error_classes(), key=lambda cls: (cls.status, cls.code))
+        return render_template("errors.html", errors=classes)
+
+    @app.get("/docs/assets/<path:name>")
+    def assets(name: str) -> Response:
+        response = send_from_directory(SWAGGER_UI, name)
+        response.headers["Cache-Control"] = "public, max-age=86400"
+        return response
+
+
+def _add_error_handlers(app: Flask) -> None:
+    @app.errorhandler(CutoutError)
+    def refused(error: CutoutError) -> Response:
+        if error.status >= 500:
+            log.error("%s %s: %s", error.status, error.code, error.detail, exc_info=error)
+        return _problem(error)
+
+    @app.errorhandler(HTTPException)
+    def refused_by_flask(error: HTTPException) -> Response | HTTPException:
+        if error.code is None or error.code < 400:  # a redirect
+            return error
+        cls = HTTP_ERRORS.get(error.code, MalformedHttp if error.code < 500 else InternalError)
+        response = _problem(cls(_detail(error)))
+        if error.code == MethodNotAllowed.status:
+            response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))  # type: ignore[attr-defined]
+        return response
+
+    @app.errorhandler(Exception)
+    def failed(error: Exception) -> Response:
+        log.error("500 internal_error", exc_info=error)
+        return _problem(InternalError("the service failed on this request; its log says why"))
+
+
+def _detail(error: HTTPException) -> str:
+    if isinstance(error, RequestEntityTooLarge):
+        return f"the body is larger than {request.max_content_length} bytes"
+    if error.code == RouteNotFound.status:
+        return f"there is nothing at {request.path}; the page at / says what there is"
+    if error.code == MethodNotAllowed.status:
+        return f"{request.path} is not asked with {request.method}"
+    return error.description or error.name
+
+
+def _add_bookkeeping(app: Flask) -> None:
+    @app.before_request
+    def begin() -> None:
+        g.start = time.perf_counter()
+        given = request.headers.get("X-Request-ID", "")
+        g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+    @app.after_request
+    def end(response: Response) -> Response:
+        seconds = time.perf_counter() - g.start
+        route = request.url_rule.rule if request.url_rule else "unknown"
+        response.headers["X-Request-ID"] = g.request_id
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        metrics.REQUESTS.labels(route, g.get("format", ""), response.status_code).inc()
+        metrics.REQUEST_SECONDS.labels(route).observe(seconds)
+        log.info(
+            "%s %s %d %s B %.1f ms id=%s%s",
+            request.method,
+            request.path,
+            response.status_code,
+            response.content_length if response.content_length is not None else "-",
+            seconds * 1e3,
+            g.request_id,
+            g.get("sought", ""),
+        )
+        return response
+
+
+def _payload() -> dict[str, Any]:
+    """Return the arguments of the request: the query string, and on POST the body besides.
+
+    Raises ConflictingParameters for one argument with two values, MalformedBody,
+    UnsupportedMediaType, BodyTooLarge.
+    """
+    pairs: list[tuple[str, Any]] = list(request.args.items(multi=True))
+    if request.method == "POST":
+        pairs += _body_pairs()
+    return _merge(pairs)
+
+
+def _body_pairs() -> Iterable[tuple[str, Any]]:
+    if request.mimetype == JSON or request.mimetype.endswith("+json"):
+        return _json_pairs(request.get_data())
+    if request.mimetype in ("application/x-www-form-urlencoded", "multipart/form-data"):
+        fields = list(request.form.items(multi=True))
+        if request.files:
+            raise MalformedBody("a form must not hold files here")
+        if any(name.lstrip().startswith("{") for name, _ in fields):
+            raise MalformedBody(
+                "the body looks like JSON but was sent as a form: "
+                "add the header 'Content-Type: application/json'"
+            )
+        return fields
+    if request.get_data():
+        raise UnsupportedMediaType(
+            f"a body of type {request.mimetype or 'unknown'!r} is not read here: "
+            "send application/json or a form",
+            allowed=[JSON, "application/x-www-form-urlencoded", "multipart/form-data"],
+        )
+    return ()
+
+
+def _json_pairs(body: bytes) -> Iterable[tuple[str, Any]]:
+    if not body.strip():
+        return ()
+
+    class Pairs(list[tuple[str, Any]]):
+        """An object as it was sent: a name that stands twice is still there twice."""
+
+    def refuse(word: str) -> None:
+        raise ValueError(f"{word} is not JSON")
+
+    try:
+        content = json.loads(body, object_pairs_hook=Pairs, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise MalformedBody(f"the body is not JSON: {error}") from error
+    if not isinstance(content, Pairs):
+        raise MalformedBody('the body must be a JSON object, such as {"kind": "Science"}')
+    return content
+
+
+def _merge(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    payload: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in payload and payload[name] != value:
+            raise ConflictingParameters(name[:80], f"{name[:80]!r} is given twice, differently")
+        payload[name] = value
+    return payload
+
+
+def _take_no_arguments() -> None:
+    for name in request.args:
+        raise UnknownParameter(name, ())
+
+
+def _send(body: bytes, media_type: str, asked: CutoutRequest, alert: Alert) -> Response:
+    chosen = FORMATS[asked.format]
+    if asked.format == "FITS" and request.accept_mimetypes.best in FITS_MEDIA_TYPES:
+        media_type = request.accept_mimetypes.best
+    response = Response(body, mimetype=media_type)
+    response.headers["X-Cutout-Id"] = str(alert.alert_id)
+    if asked.format == "FITS":
+        response.vary.add("Accept")
+    if chosen.suffix:
+        stem = _file_stem(asked, alert)
+        disposition = "attachment" if chosen.suffix == ".fits" else "inline"
+        response.headers["Content-Disposition"] = f"{disposition}; filename={stem}{chosen.suffix}"
+    return _finish(response, FOREVER if asked.names_one_alert else BRIEFLY)
+
+
+def _file_stem(asked: CutoutRequest, alert: Alert) -> str:
+    """Return the id that users of each dialect expect in the file's name."""
+    name = asked.survey.file_key
+    stem = str(asked.keys.get(name, alert.alert_id))
+    return f"{stem}_{asked.kind}" if asked.dialect == PUBLIC else stem
+
+
+def _json(content: object, cache_control: str = "no-store") -> Response:
+    return _finish(Response(orjson.dumps(content), mimetype=JSON), cache_control)
+
+
+def _finish(response: Response, cache_control: str) -> Response:
+    """Add what a cache needs, compress where asked, answer 304 or a HEAD without a body."""
+    body = response.get_data()
+    tag = hashlib.blake2b(body, digest_size=16).hexdigest()
+    if response.mimetype == JSON:
+        response.vary.add("Accept-Encoding")
+        if len(body) >= GZIP_FROM_BYTES and request.accept_encodings["gzip"] > 0:
+            response.set_data(igzip.compress(body, compresslevel=1, mtime=0))
+            response.headers["Content-Encoding"] = "gzip"
+            tag += "-gzip"
+    response.set_etag(tag)
+    response.headers["Cache-Control"] = cache_control
+    return response.make_conditional(request)  # type: ignore[return-value]
+
+
+def _problem(error: CutoutError) -> Response:
+    response = Response(json.dumps(error.problem()), status=error.status, mimetype=PROBLEM)
+    response.headers["Cache-Control"] = "no-store"
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(error.retry_after)
+    return response

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from .errors import StampTooLarge, StampUnreadable
 BLOCK = 2880
 """Bytes of a FITS block; headers and data fill whole ones. Source: FITS 4.0, section 3.1."""
 CARD = 80
+_WARNINGS = threading.Lock()
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_WINDOW = 31  # zlib's way of saying: expect a gzip header and check its CRC
 _INTEGER = re.compile(rb" *([+-]?\d+) *(?:/|$)")
@@ -165,8 +167,10 @@ def open_fits(stamp: Stamp) -> Iterator[fits.HDUList]:
     Raises StampUnreadable for anything that astropy finds wrong inside the block.
     """
     try:
+        # Python's warning filters belong to the process, so one thread at a time changes them.
         with (
-            warnings.catch_warnings(),
+            _WARNINGS,
+            warnings.catch_warnings(action="ignore"),
             fits.open(
                 io.BytesIO(stamp.fits),
                 ignore_missing_simple=True,
@@ -174,7 +178,6 @@ def open_fits(stamp: Stamp) -> Iterator[fits.HDUList]:
                 lazy_load_hdus=False,
             ) as hdus,
         ):
-            warnings.simplefilter("ignore")
             yield hdus
     except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         # astropy raises all of these on damaged headers.

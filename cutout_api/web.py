@@ -8,9 +8,10 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import orjson
@@ -41,6 +42,7 @@ from .reader import Alert, Reader
 from .render import Rendering, render
 from .request import PUBLIC, CutoutRequest, describe_parameters, parse_request
 from .settings import Settings
+from .surveys import SURVEYS
 
 log = logging.getLogger("cutout_api")
 
@@ -51,6 +53,16 @@ FOREVER = "public, max-age=31536000, immutable"
 BRIEFLY = "public, max-age=60"
 GZIP_FROM_BYTES = 500
 EXPOSED_HEADERS = ["Content-Disposition", "ETag", "Retry-After", "X-Cutout-Id", "X-Request-ID"]
+PAGE_POLICY = {
+    "default-src": "'none'",
+    "script-src": "'self'",
+    "style-src": "'self'",
+    "img-src": "'self'",
+    "connect-src": "'self'",
+    "form-action": "'self'",
+    "base-uri": "'none'",
+    "frame-ancestors": "'none'",
+}
 SWAGGER_UI = Path(swagger_ui_file).parent / "dist"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 
@@ -77,6 +89,7 @@ def create_app(settings: Settings) -> Flask:
     CORS(
         app,
         origins=list(settings.server.cors_origins),
+        send_wildcard=True,
         expose_headers=EXPOSED_HEADERS,
         max_age=86400,
     )
@@ -106,6 +119,7 @@ def _add_cutouts(app: Flask, reader: Reader) -> None:
             return _json({"args": describe_parameters()}, BRIEFLY)
         asked = parse_request(_payload())
         g.format = asked.format
+        g.sought = " ".join(f"{name}={value}" for name, value in asked.keys.items())
         alert = reader.read(asked)
         layout = Layout(asked.survey, asked.dialect == PUBLIC, asked.rendering)
         with metrics.stage("format"):
@@ -136,23 +150,37 @@ def _add_operations(app: Flask, reader: Reader) -> None:
 
 def _add_pages(app: Flask) -> None:
     @app.get("/")
-    def home() -> str:
-        return render_template("home.html", parameters=describe_parameters(), version=__version__)
+    def home() -> Response:
+        parameters = describe_parameters()
+        return _page("home.html", parameters=parameters, surveys=SURVEYS, version=__version__)
 
     @app.get("/docs")
-    def docs() -> str:
-        return render_template("docs.html")
+    def docs() -> Response:
+        # Swagger UI sets style attributes, and shows pictures and icons from blob: and data:.
+        return _page(
+            "docs.html", {"style-src": "'self' 'unsafe-inline'", "img-src": "'self' data: blob:"}
+        )
 
     @app.get("/docs/errors")
-    def errors() -> str:
+    def errors() -> Response:
         classes = sorted(error_classes(), key=lambda cls: (cls.status, cls.code))
-        return render_template("errors.html", errors=classes)
+        return _page("errors.html", errors=classes)
 
     @app.get("/docs/assets/<path:name>")
     def assets(name: str) -> Response:
         response = send_from_directory(SWAGGER_UI, name)
         response.headers["Cache-Control"] = "public, max-age=86400"
         return response
+
+
+def _page(template: str, policy: Mapping[str, str] | None = None, **content: Any) -> Response:
+    """Return a page that may load nothing from elsewhere, nor run a script written into it."""
+    response = Response(render_template(template, **content), mimetype="text/html")
+    directives = {**PAGE_POLICY, **(policy or {})}
+    response.headers["Content-Security-Policy"] = "; ".join(
+        f"{name} {sources}" for name, sources in directives.items()
+    )
+    return response
 
 
 def _add_error_handlers(app: Flask) -> None:
@@ -204,9 +232,9 @@ def _add_bookkeeping(app: Flask) -> None:
         metrics.REQUESTS.labels(route, g.get("format", ""), response.status_code).inc()
         metrics.REQUEST_SECONDS.labels(route).observe(seconds)
         log.info(
-            "%s %s %d %s B %.1f ms id=%s%s",
+            "%s %s %d %s B %.1f ms id=%s %s",
             request.method,
-            request.path,
+            quote(request.path),
             response.status_code,
             response.content_length if response.content_length is not None else "-",
             seconds * 1e3,

@@ -1,0 +1,134 @@
+"""The documentation pages, and what all pages may load and run."""
+
+from __future__ import annotations
+
+import pytest
+import requests
+from selenium.webdriver.common.by import By
+
+from cutout_api.errors import error_classes
+from cutout_api.openapi import describe_service
+
+from .conftest import ZTF_FILE, ZTF_OBJECT, Browser, RunningService
+
+PAGES = ("/", "/docs", "/docs/errors")
+
+
+def open_docs(browser: Browser) -> None:
+    browser.open("/docs")
+    browser.wait(lambda: browser.find_all(".opblock"), "no operations")
+
+
+def test_the_documentation_holds_every_operation(browser: Browser) -> None:
+    open_docs(browser)
+    shown = {
+        (
+            block.find_element(By.CSS_SELECTOR, ".opblock-summary-method").text.lower(),
+            block.find_element(By.CSS_SELECTOR, ".opblock-summary-path").text.replace("\u200b", ""),
+        )
+        for block in browser.find_all(".opblock")
+    }
+    described = {
+        (method, path)
+        for path, methods in describe_service()["paths"].items()
+        for method in methods
+    }
+    assert shown == described
+    assert not browser.find_all(".errors-wrapper")
+
+
+def test_the_documentation_asks_no_validator(browser: Browser) -> None:
+    open_docs(browser)
+    assert not browser.find_all("#swagger-ui img[src*='validator']")
+    browser.collect()
+    assert any(url.endswith("/openapi.json") for url in browser.fetched)
+    assert not [url for url in browser.fetched if "validator" in url]
+
+
+def test_try_it_out_shows_a_picture(browser: Browser) -> None:
+    open_docs(browser)
+    browser.find(
+        "#operations-default-getCutouts .opblock-summary-control, .opblock-get .opblock-summary-control"
+    ).click()
+    browser.wait(lambda: browser.find_all(".try-out__btn"), "cannot be tried")[0].click()
+
+    def field(name: str) -> str:
+        return f"tr[data-param-name='{name}']"
+
+    values = {
+        "hdfsPath": ZTF_FILE,
+        "objectId": ZTF_OBJECT,
+        "candid": "",
+        "diaSourceId": "",
+        "diaObjectId": "",
+        "pmin": "",
+        "pmax": "",
+    }
+    for name, value in values.items():
+        box = browser.find(f"{field(name)} input, {field(name)} textarea")
+        browser.run(
+            "const set = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(arguments[0]), 'value').set;"
+            "set.call(arguments[0], arguments[1]);"
+            "arguments[0].dispatchEvent(new Event('input', {bubbles: true}));"
+            "arguments[0].dispatchEvent(new Event('change', {bubbles: true}))",
+            box,
+            value,
+        )
+    for name, value in {"kind": "Science", "return_type": "", "output-format": "PNG"}.items():
+        browser.find(f"{field(name)} select option[value='{value}']").click()
+    browser.find(".execute").click()
+    picture = browser.wait(lambda: browser.find_all(".live-responses-table img"), "no picture")[0]
+    browser.wait(lambda: picture.get_property("naturalWidth") == 62, "not the stamp")
+    assert picture.get_property("naturalHeight") == 63
+
+
+def test_every_error_is_explained_at_its_anchor(browser: Browser, service: RunningService) -> None:
+    browser.open("/docs/errors")
+    explained = {
+        article.get_attribute("id"): article.text for article in browser.find_all("article")
+    }
+    assert set(explained) == {cls.code for cls in error_classes()}
+    for cls in error_classes():
+        meaning = (cls.__doc__ or "").strip().replace("``", "")
+        assert cls.title in explained[cls.code]
+        assert meaning in " ".join(explained[cls.code].split())
+        section = browser.find(f"#{cls.code}").find_element(By.XPATH, "ancestor::section")
+        assert section.find_element(By.TAG_NAME, "h2").text == str(cls.status)
+
+    problem = service.get(kind="Science", colour="red").json()
+    browser.open(problem["type"])
+    assert browser.find("article:target").get_attribute("id") == problem["code"]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_script_written_into_a_page_does_not_run(browser: Browser, path: str) -> None:
+    browser.open(path)
+    ran = browser.run(
+        "const script = document.createElement('script');"
+        "script.textContent = 'window.injected = true';"
+        "document.body.append(script);"
+        "return window.injected === true"
+    )
+    assert not ran
+    refused = [entry["message"] for entry in browser.driver.get_log("browser")]
+    assert any("Content Security Policy" in message for message in refused)
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_pages_hold_no_script_or_style_of_their_own(service: RunningService, path: str) -> None:
+    answer = requests.get(service.url + path, timeout=10)
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src 'self';" in policy
+    assert ("unsafe-inline" in policy) == (path == "/docs")  # Swagger UI sets style attributes
+    assert "<style" not in answer.text
+    assert " style=" not in answer.text
+
+
+def test_every_link_of_the_pages_leads_somewhere(browser: Browser, service: RunningService) -> None:
+    browser.open()
+    links = {link.get_attribute("href") or "" for link in browser.find_all("header a")}
+    assert len(links) == 6
+    for link in links:
+        assert link.startswith(service.url)
+        assert requests.get(link, timeout=10).status_code == 200

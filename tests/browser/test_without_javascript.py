@@ -1,0 +1,42 @@
+"""The home page is a plain form where scripts are off."""
+
+from __future__ import annotations
+
+import json
+
+from .conftest import ZTF_FILE, ZTF_OBJECT, ZTF_OLD, Browser
+
+
+def test_the_form_is_answered_by_the_service(plain_browser: Browser) -> None:
+    plain_browser.open()
+    assert not plain_browser.find("#filled").is_displayed()
+    plain_browser.fill(hdfsPath=ZTF_FILE, objectId=ZTF_OBJECT, candid=str(ZTF_OLD), kind="All")
+    plain_browser.find("button.show").click()
+    plain_browser.wait(lambda: "/api/v1/cutouts?" in plain_browser.driver.current_url, "not sent")
+    picture = plain_browser.find("img")
+    assert (picture.size["width"], picture.size["height"]) == (3 * 62, 63)
+
+
+def test_arrays_and_errors_come_as_the_service_writes_them(plain_browser: Browser) -> None:
+    for key, status in ((ZTF_OBJECT, None), ("ZTF24zzzzzzz", 404)):
+        plain_browser.open()
+        plain_browser.fill(hdfsPath=ZTF_FILE, objectId=key, output_format="array")
+        plain_browser.find("button.show").click()
+        plain_browser.wait(lambda: plain_browser.find_all("pre"), "no answer")
+        answer = json.loads(plain_browser.text("pre"))
+        if status:
+            assert answer["status"] == status
+        else:
+            assert len(answer["b:cutoutScience_stampData"]) == 63
+
+
+def test_what_is_required_is_asked_for_by_the_browser(plain_browser: Browser) -> None:
+    plain_browser.open()
+    plain_browser.find("button.show").click()
+    assert plain_browser.driver.current_url == f"{plain_browser.url}/"
+
+
+def test_the_documentation_points_to_what_needs_no_script(plain_browser: Browser) -> None:
+    plain_browser.open("/docs")
+    plain_browser.find("noscript a").click()
+    assert plain_browser.driver.current_url.endswith("/openapi.json")

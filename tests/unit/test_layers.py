@@ -1,0 +1,63 @@
+"""The package's listing is its diagram: each module imports only what stands above it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import cutout_api
+
+PACKAGE = Path(cutout_api.__file__).parent
+
+# From the bottom up. A module may import any that stands in an earlier line.
+LAYERS = (
+    ("errors",),
+    ("settings", "metrics", "surveys"),
+    ("stamp", "render", "storage"),
+    ("pages", "formatter"),
+    ("request", "index"),
+    ("reader", "openapi", "demo"),
+    ("web",),
+    ("server",),
+    ("cli",),
+)
+KNOW_FLASK = {"web"}
+
+
+def imports(module: str) -> set[str]:
+    """Return the names of what a module imports: siblings with a leading dot."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(node.module or "")
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            found |= {f".{name}" for name in names}
+    return found - {".__version__"}
+
+
+def test_every_module_has_its_place() -> None:
+    modules = {file.stem for file in PACKAGE.glob("*.py") if not file.stem.startswith("__")}
+    assert modules == {name for layer in LAYERS for name in layer}
+
+
+@pytest.mark.parametrize("number", range(len(LAYERS)))
+def test_modules_import_only_what_stands_above_them(number: int) -> None:
+    allowed = {f".{name}" for layer in LAYERS[:number] for name in layer}
+    for module in LAYERS[number]:
+        siblings = {name for name in imports(module) if name.startswith(".")}
+        assert siblings <= allowed, f"{module} imports {sorted(siblings - allowed)}"
+
+
+def test_only_the_web_module_knows_flask() -> None:
+    knowing = {
+        module
+        for layer in LAYERS
+        for module in layer
+        if any(name.split(".")[0] in ("flask", "werkzeug") for name in imports(module))
+    }
+    assert knowing == KNOW_FLASK

@@ -1,0 +1,142 @@
+"""Unpacking what is stored, and the pixels in it."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from cutout_api.errors import StampTooLarge, StampUnreadable
+from cutout_api.stamp import Stamp, StampLimits, find_plain_image, inflate, read_pixels, unpack
+
+from ..samples import image_of, lsst_fits, pixels, ztf_fits
+
+LIMITS = StampLimits(stamp_bytes=200_000, image_pixels=10_000)
+
+
+def test_a_gzipped_and_a_plain_stamp_unpack_to_the_same_bytes() -> None:
+    content = ztf_fits(pixels(1))
+    assert unpack("Science", content, LIMITS).fits == content
+    assert unpack("Science", gzip.compress(content), LIMITS).fits == content
+
+
+def test_several_gzip_members_and_padding_are_read_as_gzip_reads_them() -> None:
+    content = ztf_fits(pixels(1))
+    stored = gzip.compress(content[:5000]) + gzip.compress(content[5000:]) + b"\0" * 16
+    assert gzip.decompress(stored) == content
+    assert inflate(stored, len(content)) == content
+
+
+def test_a_stamp_may_fill_the_limit_and_not_one_byte_more() -> None:
+    stored = gzip.compress(bytes(1000))
+    assert inflate(stored, 1000) == bytes(1000)
+    with pytest.raises(StampTooLarge):
+        inflate(stored, 999)
+
+
+def test_a_bomb_is_refused_before_it_is_inflated() -> None:
+    bomb = gzip.compress(bytes(50_000_000))
+    with pytest.raises(StampTooLarge):
+        inflate(bomb * 20, 100_000)
+    with pytest.raises(StampTooLarge):
+        unpack("Science", ztf_fits(pixels(1, (300, 300))), LIMITS)
+
+
+def test_an_image_of_too_many_pixels_is_refused() -> None:
+    with pytest.raises(StampTooLarge, match="120 x 100"):
+        unpack("Science", ztf_fits(pixels(1, (100, 120))), LIMITS)
+
+
+@pytest.mark.parametrize("length", [*range(0, 40, 3), 100, 1000, 5000])
+def test_a_stamp_cut_anywhere_is_unreadable(length: int) -> None:
+    stored = gzip.compress(ztf_fits(pixels(1)))
+    assert length < len(stored)
+    with pytest.raises(StampUnreadable):
+        unpack("Science", stored[:length], LIMITS)
+
+
+@pytest.mark.parametrize("place", [3, 12, 500, -8, -7, -3, -1])
+def test_a_flipped_bit_is_noticed(place: int) -> None:
+    content = ztf_fits(pixels(1))
+    stored = bytearray(gzip.compress(content))
+    stored[place] ^= 0x40
+    try:
+        unpacked = unpack("Science", bytes(stored), LIMITS)
+    except StampUnreadable:
+        return
+    assert unpacked.fits == content  # a bit of the header that says nothing of the content
+
+
+def test_zlib_and_noise_are_unreadable() -> None:
+    content = ztf_fits(pixels(1))
+    for stored in (zlib.compress(content), b"noise", b"\x1f\x8b", b"\0" * 100):
+        with pytest.raises(StampUnreadable):
+            unpack("Science", stored, LIMITS)
+
+
+@pytest.mark.parametrize("make", [ztf_fits, lsst_fits])
+@pytest.mark.parametrize("shape", [(63, 63), (63, 62), (30, 30), (1, 1), (1, 9), (7, 1)])
+def test_pixels_equal_what_astropy_reads(make, shape: tuple[int, int]) -> None:
+    image = pixels(3, shape)
+    image[0, 0] = np.nan
+    found = read_pixels(Stamp("Science", make(image)))
+    np.testing.assert_array_equal(found, image_of(make(image)))
+    assert found.dtype == np.float32
+    assert found.dtype.isnative
+    assert found.flags.c_contiguous
+
+
+@pytest.mark.parametrize("dtype", [">f8", ">i2", ">i4", "u1", ">u2", ">i8"])
+def test_other_kinds_of_pixels_are_read_as_astropy_reads_them(dtype: str) -> None:
+    content = ztf_fits(np.arange(12).reshape(3, 4).astype(dtype))
+    found = read_pixels(Stamp("Science", content))
+    np.testing.assert_array_equal(found, np.arange(12).reshape(3, 4))
+    assert found.dtype.isnative
+
+
+def test_scaled_images_are_read_scaled() -> None:
+    content = bytearray(ztf_fits(pixels(1)))
+    end = content.index(b"END" + b" " * 77)
+    content[end : end + 240] = (
+        b"BSCALE  =                  2.0".ljust(80)
+        + b"BZERO   =                 10.0".ljust(80)
+        + b"END".ljust(80)
+    )
+    assert find_plain_image(bytes(content)) is None
+    np.testing.assert_allclose(
+        read_pixels(Stamp("Science", bytes(content))), pixels(1) * 2 + 10, rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    "hdu",
+    [
+        fits.PrimaryHDU(),
+        fits.PrimaryHDU(np.zeros((2, 3, 4), np.float32)),
+        fits.PrimaryHDU(np.zeros(5, np.float32)),
+    ],
+)
+def test_anything_but_a_2d_image_is_unreadable(hdu: fits.PrimaryHDU) -> None:
+    import io
+
+    buffer = io.BytesIO()
+    hdu.writeto(buffer)
+    with pytest.raises(StampUnreadable):
+        unpack("Science", buffer.getvalue(), LIMITS)
+
+
+def test_headers_changed_at_random_never_escape_as_another_error() -> None:
+    rng = np.random.default_rng(4)
+    for content in (ztf_fits(pixels(1)), lsst_fits(pixels(2, (30, 30)))):
+        for _ in range(150):
+            damaged = bytearray(content)
+            for place in rng.integers(0, 1200, rng.integers(1, 6)):
+                damaged[place] = rng.integers(32, 127)
+            try:
+                stamp = unpack("Science", bytes(damaged), LIMITS)
+                assert read_pixels(stamp).ndim == 2
+            except (StampUnreadable, StampTooLarge):
+                pass

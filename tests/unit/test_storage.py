@@ -1,0 +1,289 @@
+"""Paths, open files, byte ranges. HDFS has its own tests below tests/hdfs."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from cutout_api import metrics
+from cutout_api.errors import (
+    ArchiveFileNotFound,
+    CutoutError,
+    InvalidParameter,
+    PathForbidden,
+    StorageUnavailable,
+)
+from cutout_api.settings import Archive as ArchiveSettings
+from cutout_api.settings import Limits, Settings
+from cutout_api.storage import Archive, FileChanged, FileId
+
+
+def open_archive(folder: Path, **limits: int) -> Archive:
+    return Archive(Settings(archive=ArchiveSettings(uri=str(folder)), limits=Limits(**limits)))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    inside = tmp_path / "archive"
+    (inside / "night").mkdir(parents=True)
+    (inside / "night" / "a.parquet").write_bytes(bytes(range(100)))
+    (tmp_path / "secret.parquet").write_bytes(b"secret")
+    return inside
+
+
+def locate_one(archive: Archive, path: str) -> FileId:
+    (file_id,) = archive.locate(path)
+    return file_id
+
+
+def test_a_file_is_found_by_every_allowed_spelling(folder: Path) -> None:
+    archive = open_archive(folder)
+    for path in (
+        "night/a.parquet",
+        "./night//a.parquet",
+        "night/",
+        "night",
+        str(folder / "night" / "a.parquet"),
+        f"file://{folder}/night/a.parquet",
+        f"file://localhost{folder}/night/a.parquet",
+    ):
+        file_id = locate_one(archive, path)
+        assert file_id.path == str(folder / "night" / "a.parquet")
+        assert file_id.size == 100
+
+
+def test_symbolic_links_do_not_lead_out(folder: Path) -> None:
+    (folder / "out.parquet").symlink_to(folder.parent / "secret.parquet")
+    (folder / "up").symlink_to(folder.parent)
+    (folder / "in.parquet").symlink_to(folder / "night" / "a.parquet")
+    archive = open_archive(folder)
+    for path in ("out.parquet", "up/secret.parquet", "up", "up/archive/out.parquet"):
+        with pytest.raises(PathForbidden):
+            archive.locate(path)
+    assert locate_one(archive, "in.parquet").path == str(folder / "night" / "a.parquet")
+    listed = {file_id.path for file_id in archive.locate(".")}
+    assert not any("secret" in path or "out.parquet" in path for path in listed)
+
+
+def test_an_archive_that_is_itself_a_link_is_served(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(folder)
+    archive = open_archive(tmp_path / "link")
+    assert locate_one(archive, "night/a.parquet").size == 100
+    assert locate_one(archive, str(tmp_path / "link" / "night" / "a.parquet")).size == 100
+
+
+def test_roots_open_other_folders_and_close_the_rest(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "b.parquet").write_bytes(b"b")
+    settings = Settings(
+        archive=ArchiveSettings(uri=str(folder), roots=(str(other), str(folder / "night")))
+    )
+    archive = Archive(settings)
+    assert locate_one(archive, str(other / "b.parquet")).size == 1
+    assert locate_one(archive, "night/a.parquet").size == 100
+    (folder / "c.parquet").write_bytes(b"c")
+    with pytest.raises(PathForbidden):
+        archive.locate("c.parquet")
+    (tmp_path / "other-folder").mkdir()
+    with pytest.raises(PathForbidden):  # a name that merely begins like a root
+        archive.locate(str(tmp_path / "other-folder"))
+
+
+def test_a_folder_leaves_out_what_spark_keeps_for_itself(folder: Path) -> None:
+    night = folder / "night"
+    for name in ("_SUCCESS", "_metadata.parquet", ".a.parquet.crc", "notes.txt", ".b.parquet"):
+        (night / name).write_bytes(b"x")
+    (night / "_temporary" / "0").mkdir(parents=True)
+    (night / "_temporary" / "0" / "c.parquet").write_bytes(b"x")
+    names = [Path(file_id.path).name for file_id in open_archive(folder).locate("night")]
+    assert names == ["a.parquet"]
+
+
+def test_a_folder_of_too_many_files_is_refused(folder: Path) -> None:
+    for number in range(5):
+        (folder / "night" / f"{number}.parquet").write_bytes(b"x")
+    assert len(open_archive(folder, folder_files=6).locate("night")) == 6
+    with pytest.raises(InvalidParameter, match="more than 5 files"):
+        open_archive(folder, folder_files=5).locate("night")
+
+
+def test_an_empty_folder_is_not_found(folder: Path) -> None:
+    (folder / "empty").mkdir()
+    with pytest.raises(ArchiveFileNotFound):
+        open_archive(folder).locate("empty")
+
+
+def test_reads_return_the_bytes_asked_and_stop_at_the_end(folder: Path) -> None:
+    archive = open_archive(folder)
+    with archive.open(locate_one(archive, "night/a.parquet")) as file:
+        assert file.read_at(10, 5) == bytes(range(5, 15))
+        assert file.read_at(50, 90) == bytes(range(90, 100))
+        assert file.read_at(10, 100) == b""
+        assert file.read_at(10, 1000) == b""
+        assert file.read_at(0, 0) == b""
+
+
+def test_reads_and_bytes_are_counted(folder: Path) -> None:
+    archive = open_archive(folder)
+    reads, read = metrics.READS._value.get(), metrics.BYTES_READ._value.get()
+    with archive.open(locate_one(archive, "night/a.parquet")) as file:
+        file.read_at(10, 0)
+        file.read_at(90, 50)
+    assert metrics.READS._value.get() - reads == 2
+    assert metrics.BYTES_READ._value.get() - read == 60
+
+
+def test_a_file_stays_open_between_readers_and_the_number_of_open_ones_is_bounded(
+    folder: Path,
+) -> None:
+    for number in range(20):
+        (folder / f"{number}.parquet").write_bytes(bytes([number]) * 8)
+    archive = open_archive(folder, open_files=4)
+    descriptors = Path("/proc/self/fd")
+    before = len(list(descriptors.iterdir()))
+    for _ in range(2):
+        for number in range(20):
+            with archive.open(locate_one(archive, f"{number}.parquet")) as file:
+                assert file.read_at(8, 0) == bytes([number]) * 8
+    assert len(list(descriptors.iterdir())) - before <= 4
+    archive.close()
+    assert len(list(descriptors.iterdir())) == before
+
+
+def test_a_file_in_use_is_not_closed_when_it_is_evicted(folder: Path) -> None:
+    for number in range(3):
+        (folder / f"{number}.parquet").write_bytes(bytes([number]) * 8)
+    archive = open_archive(folder, open_files=1)
+    with archive.open(locate_one(archive, "0.parquet")) as first:
+        assert first.read_at(1, 0) == b"\0"
+        for number in (1, 2):
+            with archive.open(locate_one(archive, f"{number}.parquet")) as file:
+                file.read_at(1, 0)
+        assert first.read_at(8, 0) == bytes(8)
+
+
+def test_a_replaced_file_is_another_file(folder: Path) -> None:
+    archive = open_archive(folder)
+    path = folder / "night" / "a.parquet"
+    old = locate_one(archive, "night/a.parquet")
+    with archive.open(old) as file:
+        assert file.read_at(4, 0) == b"\0\1\2\3"
+    (folder / "new").write_bytes(b"new content")
+    (folder / "new").rename(path)
+    new = locate_one(archive, "night/a.parquet")
+    assert new != old
+    with archive.open(new) as file:
+        assert file.read_at(100, 0) == b"new content"
+
+
+def test_a_file_that_shrank_under_a_reader_is_noticed(folder: Path) -> None:
+    archive = open_archive(folder)
+    file_id = locate_one(archive, "night/a.parquet")
+    with archive.open(file_id) as file:
+        file.read_at(1, 0)
+        (folder / "night" / "a.parquet").write_bytes(b"short")
+        with pytest.raises(FileChanged):
+            file.read_at(100, 0)
+
+
+def test_a_failed_read_is_tried_once_more_on_a_file_opened_anew(folder: Path) -> None:
+    archive = open_archive(folder)
+    file_id = locate_one(archive, "night/a.parquet")
+    with archive.open(file_id) as file:
+        file.read_at(1, 0)
+        file._raw.close()  # as a connection that broke
+        assert file.read_at(4, 0) == b"\0\1\2\3"
+        file._raw.close()
+        (folder / "night" / "a.parquet").write_bytes(b"another file")
+        with pytest.raises(FileChanged):
+            file.read_at(4, 0)
+        os.remove(folder / "night" / "a.parquet")
+        with pytest.raises(ArchiveFileNotFound):
+            file.read_at(4, 0)
+
+
+def test_what_the_service_may_not_read_is_forbidden_not_a_failure() -> None:
+    # Root may read everything, so a child without its rights tries.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "a.parquet").write_bytes(b"x")
+        (folder / "a.parquet").chmod(0)
+
+        def try_to_read() -> bool:
+            if os.geteuid() == 0:
+                os.seteuid(65534)
+            archive = open_archive(folder)
+            try:
+                with archive.open(locate_one(archive, "a.parquet")) as file:
+                    file.read_at(1, 0)
+            except PathForbidden:
+                return True
+            return False
+
+        assert in_a_child(try_to_read)
+
+
+def in_a_child(work: Callable[[], bool]) -> bool:
+    """Run ``work`` in a forked process; tell whether it returned True."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if work() else 1)
+        finally:
+            os._exit(2)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_many_threads_read_the_right_bytes(folder: Path) -> None:
+    for number in range(8):
+        (folder / f"{number}.parquet").write_bytes(bytes([number]) * 4096)
+    archive = open_archive(folder, open_files=3)
+    ids = [locate_one(archive, f"{number}.parquet") for number in range(8)]
+    barrier = threading.Barrier(32)
+
+    def read(thread: int) -> None:
+        barrier.wait()
+        for turn in range(60):
+            number = (thread + turn) % 8
+            with archive.open(ids[number]) as file:
+                assert file.read_at(100, turn) == bytes([number]) * 100
+
+    with ThreadPoolExecutor(32) as pool:
+        list(pool.map(read, range(32)))
+
+
+def test_a_forked_child_connects_anew(folder: Path) -> None:
+    archive = open_archive(folder)
+    parents = archive.driver
+    file_id = locate_one(archive, "night/a.parquet")
+    with archive.open(file_id) as file:
+        file.read_at(1, 0)
+
+    def read_anew() -> bool:
+        with archive.open(file_id) as file:
+            return archive.driver is not parents and file.read_at(2, 0) == b"\0\1"
+
+    assert in_a_child(read_anew)
+    assert archive.driver is parents
+
+
+def test_a_name_node_that_is_not_there_is_unavailable() -> None:
+    settings = Settings(archive=ArchiveSettings(uri="hdfs://127.0.0.1:1/", driver="native"))
+    with pytest.raises(StorageUnavailable) as caught:
+        Archive(settings).locate("x")
+    assert "127.0.0.1" not in caught.value.detail
+
+
+def test_check_wants_the_folder(folder: Path, tmp_path: Path) -> None:
+    open_archive(folder).check()
+    for wrong in (tmp_path / "none", tmp_path / "secret.parquet"):
+        with pytest.raises(CutoutError):
+            open_archive(wrong).check()

@@ -6,11 +6,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlencode
 
 from . import __version__
 from .errors import CutoutError, SettingsError
 from .settings import load_settings
+from .surveys import SURVEYS
 
+EXAMPLE_KEYS = {survey.name: survey.alert_key.name for survey in SURVEYS}
 EXIT_FAILED, EXIT_USAGE = 1, 2
 
 
@@ -84,4 +87,20 @@ def _demo(options: argparse.Namespace) -> int:
         progress=lambda line: print(line, file=sys.stderr),
     )
     print(summary)
+    server = load_settings().server
+    host = "127.0.0.1" if server.host == "0.0.0.0" else server.host  # noqa: S104
+    print("\nOnce the service runs, try:")
+    for archive in summary.archives:
+        query = urlencode(
+            {
+                "hdfsPath": archive.example_path,
+                EXAMPLE_KEYS[archive.survey]: archive.example_alert,
+                "kind": "All",
+                "output-format": "PNG",
+            },
+            safe="/=",
+        )
+        print(
+            f"  curl -o {archive.survey}.png 'http://{host}:{server.port}/api/v1/cutouts?{query}'"
+        )
     return 0

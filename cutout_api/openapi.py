@@ -8,6 +8,7 @@ from typing import Any
 from . import __version__
 from .errors import CutoutError, error_classes
 from .request import PARAMETERS, Parameter
+from .surveys import SURVEYS
 
 PROBLEM_SCHEMA = {
     "type": "object",
@@ -43,6 +44,8 @@ _ARRAYS = {
             "title": "output-format=array",
             "type": "object",
             "patternProperties": {"^b:cutout": _PIXELS},
+            "additionalProperties": False,
+            "minProperties": 1,
         },
     ]
 }
@@ -123,6 +126,16 @@ def _body() -> dict[str, Any]:
         },
         "required": [parameter.name for parameter in PARAMETERS.values() if parameter.required],
         "additionalProperties": False,
+        "allOf": [
+            # The ids of one survey, and one dialect.
+            {
+                "oneOf": [
+                    {"anyOf": [{"required": [key.name]} for key in survey.keys]}
+                    for survey in SURVEYS
+                ]
+            },
+            {"not": {"required": ["return_type", "output-format"]}},
+        ],
     }
 
 

@@ -258,7 +258,7 @@ def _payload() -> dict[str, Any]:
 
 def _body_pairs() -> Iterable[tuple[str, Any]]:
     if request.mimetype == JSON or request.mimetype.endswith("+json"):
-        return _json_pairs(request.get_data())
+        return _json_pairs(_body())
     if request.mimetype in ("application/x-www-form-urlencoded", "multipart/form-data"):
         fields = list(request.form.items(multi=True))
         if request.files:
@@ -269,13 +269,21 @@ def _body_pairs() -> Iterable[tuple[str, Any]]:
                 "add the header 'Content-Type: application/json'"
             )
         return fields
-    if request.get_data():
+    if _body():
         raise UnsupportedMediaType(
             f"a body of type {request.mimetype or 'unknown'!r} is not read here: "
             "send application/json or a form",
             allowed=[JSON, "application/x-www-form-urlencoded", "multipart/form-data"],
         )
     return ()
+
+
+def _body() -> bytes:
+    """Return the body; one sent in chunks has no length that could be checked beforehand."""
+    body = request.get_data()
+    if request.content_length is None and len(body) >= (request.max_content_length or 0):
+        raise RequestEntityTooLarge
+    return body
 
 
 def _json_pairs(body: bytes) -> Iterable[tuple[str, Any]]:

@@ -633,7 +633,7 @@ BAD_ARGUMENTS: list[tuple[Row, str, str | None]] = [
     ({"objectId": "ztf24aaaaaaa"}, "invalid_parameter", "objectId"),
     ({"objectId": "ZTF24aaaaaaa' OR 1=1"}, "invalid_parameter", "objectId"),
     ({"objectId": 24}, "invalid_parameter", "objectId"),
-    ({"objectId": "ZTF２４aaaaaaa"}, "invalid_parameter", "objectId"),
+    ({"objectId": "ZTF\uff12\uff14aaaaaaa"}, "invalid_parameter", "objectId"),
     ({"candid": "12a"}, "invalid_parameter", "candid"),
     ({"candid": 1.5e18}, "invalid_parameter", "candid"),
     ({"candid": True}, "invalid_parameter", "candid"),

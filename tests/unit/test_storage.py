@@ -204,7 +204,7 @@ def test_a_failed_read_is_tried_once_more_on_a_file_opened_anew(folder: Path) ->
         (folder / "night" / "a.parquet").write_bytes(b"another file")
         with pytest.raises(FileChanged):
             file.read_at(4, 0)
-        os.remove(folder / "night" / "a.parquet")
+        (folder / "night" / "a.parquet").unlink()
         with pytest.raises(ArchiveFileNotFound):
             file.read_at(4, 0)
 

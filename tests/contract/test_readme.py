@@ -1,0 +1,91 @@
+"""The README's commands give what it says, on the archive that `make run` makes."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from PIL import Image
+
+from ..service import Service, running_service
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+ADDRESS = "http://127.0.0.1:24000"
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+CURLS = [text for language, text in BLOCKS if language == "bash" and "curl" in text]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The demo archive, made and served by the commands that `make run` uses."""
+    folder = tmp_path_factory.mktemp("readme") / "demo-archive"
+    subprocess.run([sys.executable, "-m", "cutout_api", "demo", folder], check=True)
+    with running_service({"CUTOUT_API_ARCHIVE_URI": str(folder)}) as service:
+        yield service
+
+
+def test_there_is_a_curl_for_each_format() -> None:
+    names = [Path(shlex.split(text)[-1]).suffix for text in CURLS]
+    assert names == [".json", ".fits", ".png", ".png"]
+
+
+@pytest.mark.parametrize("text", CURLS)
+def test_each_curl_gives_what_the_readme_says(service: Service, text: str, tmp_path: Path) -> None:
+    command = text.replace(ADDRESS, service.address)
+    subprocess.run(["bash", "-ec", command], cwd=tmp_path, check=True, capture_output=True)
+    (file,) = tmp_path.iterdir()
+    said = README.split(text)[1].split("```")[1].split("```")[0]
+    content = file.read_bytes()
+    if file.suffix == ".json":
+        assert "63 rows of 63 numbers" in said
+        assert np.shape(json.loads(content)) == (1, 63, 63)
+    elif file.suffix == ".fits":
+        assert "one 63 x 63 image" in said
+        hdus = fits.open(io.BytesIO(content), ignore_missing_simple=True)
+        assert [hdu.data.shape for hdu in hdus] == [(63, 63)]
+    else:
+        width, height = map(int, re.search(r"(\d+) x (\d+) pixels", said).groups())
+        assert Image.open(io.BytesIO(content)).size == (width, height)
+
+
+def test_the_notebook_example_runs(service: Service) -> None:
+    (code,) = (text for language, text in BLOCKS if language == "python")
+    names: dict[str, object] = {}
+    exec(code.replace(ADDRESS, service.address), names)
+    assert names["cutout"][0].data.shape == (63, 63)
+
+
+def test_the_demo_prints_a_curl_that_works(service: Service, tmp_path: Path) -> None:
+    folder = tmp_path / "demo-archive"
+    printed = subprocess.run(
+        [sys.executable, "-m", "cutout_api", "demo", folder],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"CUTOUT_API_SERVER_PORT": str(service.port)},
+    ).stdout
+    commands = re.findall(r"^  (curl .+)$", printed, re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        subprocess.run(["bash", "-ec", command], cwd=tmp_path, check=True, capture_output=True)
+    for name in ("ztf.png", "lsst.png"):
+        image = Image.open(tmp_path / name)
+        assert image.width == 3 * image.height
+
+
+def test_every_link_leads_somewhere() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"

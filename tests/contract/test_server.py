@@ -1,0 +1,223 @@
+"""The service as it runs: several processes, signals, what is not even HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import requests
+
+from ..archive import NIGHT, SampleArchive
+from ..samples import stored_fits
+from ..service import COMMAND, ROOT, Service, running_service
+
+ASKED = {
+    "hdfsPath": f"{NIGHT}/part-00000.snappy.parquet",
+    "candid": "2656254792815010000",
+    "kind": "Science",
+    "return_type": "FITS",
+}
+
+
+@pytest.fixture(scope="module")
+def service(sample_archive: SampleArchive) -> Iterator[Service]:
+    with running_service({"CUTOUT_API_ARCHIVE_URI": str(sample_archive.folder)}) as service:
+        yield service
+
+
+def ask(service: Service, **changes: str) -> requests.Response:
+    return requests.get(f"{service.address}/api/v1/cutouts", params=ASKED | changes, timeout=20)
+
+
+def test_starting_says_in_one_line_what_is_served(
+    service: Service, sample_archive: SampleArchive
+) -> None:
+    lines = [line for line in service.log.splitlines() if "serving from" in line]
+    assert len(lines) == 1
+    assert str(sample_archive.folder) in lines[0]
+
+
+def test_metrics_add_up_over_the_processes(service: Service) -> None:
+    line = 'cutout_requests_total{format="FITS",route="/api/v1/cutouts",status="200"}'
+
+    def count() -> float:
+        text = requests.get(f"{service.address}/metrics", timeout=20).text
+        found = re.search(rf"^{re.escape(line)} (\S+)$", text, re.MULTILINE)
+        return float(found.group(1)) if found else 0.0
+
+    before = count()
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: ask(service), range(64)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert count() == before + 64
+    assert {count() for _ in range(20)} == {before + 64}  # whichever process answers
+
+
+def test_a_killed_worker_is_replaced(service: Service, sample_archive: SampleArchive) -> None:
+    expected = stored_fits(sample_archive.rows[ASKED["hdfsPath"]][0], "Science")
+    listed = subprocess.run(
+        ["ps", "--ppid", str(service.process.pid), "-o", "pid="], capture_output=True, text=True
+    )
+    workers = [int(pid) for pid in listed.stdout.split()]
+    assert len(workers) == 2
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+    for _ in range(100):
+        try:
+            if ask(service).content == expected:
+                break
+        except requests.ConnectionError:
+            pass
+        time.sleep(0.1)
+    assert ask(service).content == expected
+
+
+def test_an_address_that_is_too_long_is_a_problem_too(service: Service) -> None:
+    response = ask(service, hdfsPath="x" * 9000)
+    assert response.status_code == 414
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.json()["code"] == "address_too_long"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GARBAGE\r\n\r\n",
+        b"GET /api/v1/cutouts HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/1.1\r\nBad Header : x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\nabc",
+        b"GET / HTTP/1.1\r\n" + b"X: " + b"y" * 20_000 + b"\r\n\r\n",
+    ],
+)
+def test_what_is_not_http_is_a_problem_too(service: Service, sent: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
+        connection.sendall(sent)
+        received = b""
+        while piece := connection.recv(65536):
+            received += piece
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert re.match(rb"HTTP/1\.1 4\d\d ", head), head
+    assert b"application/problem+json" in head
+    assert json.loads(body)["status"] < 500
+
+
+def test_a_body_sent_in_chunks_is_limited_too(service: Service) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b'{"hdfsPath": "'
+        for _ in range(100):
+            yield b"x" * 2_000
+        yield b'"}'
+
+    response = requests.post(
+        f"{service.address}/api/v1/cutouts",
+        data=pieces(),
+        headers={"Content-Type": "application/json"},
+        timeout=20,
+    )
+    assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
+
+
+def test_one_connection_asks_many_times(service: Service) -> None:
+    with requests.Session() as session:
+        for _ in range(50):
+            response = session.get(f"{service.address}/api/v1/cutouts", params=ASKED, timeout=20)
+            assert response.status_code == 200
+        assert session.head(f"{service.address}/api/v1/cutouts", params=ASKED, timeout=20).ok
+
+
+def test_sigterm_finishes_and_leaves_nothing(sample_archive: SampleArchive, tmp_path: Path) -> None:
+    environment = {
+        "CUTOUT_API_ARCHIVE_URI": str(sample_archive.folder),
+        "TMPDIR": str(tmp_path),
+    }
+    log = tmp_path / "log"
+    with running_service(environment, log_file=log) as service:
+        assert ask(service).status_code == 200
+        assert list(tmp_path.glob("cutout-api-metrics-*"))
+        service.process.terminate()
+        assert service.process.wait(20) == 0
+        assert "Traceback" not in service.log
+        assert not list(tmp_path.glob("cutout-api-metrics-*"))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        (sys.executable, "app.py"),
+        (sys.executable, "-m", "gunicorn", "app:app"),
+        COMMAND,
+    ],
+    ids=["python app.py", "gunicorn app:app", "cutout_api serve"],
+)
+def test_every_way_to_start_serves_the_same(
+    command: tuple[str, ...], sample_archive: SampleArchive
+) -> None:
+    environment = {"CUTOUT_API_ARCHIVE_URI": str(sample_archive.folder)}
+    with running_service(environment, command) as service:
+        expected = stored_fits(sample_archive.rows[ASKED["hdfsPath"]][0], "Science")
+        assert ask(service).content == expected
+        assert "serving from" in service.log
+
+
+@pytest.mark.parametrize(
+    ("environment", "sentence"),
+    [
+        ({"CUTOUT_API_SERVER_PRT": "1"}, "did you mean CUTOUT_API_SERVER_PORT"),
+        ({"CUTOUT_API_SERVER_PORT": "many"}, "must be a whole number"),
+        ({"CUTOUT_API_ARCHIVE_URI": "/nothing/here"}, "there is no such folder"),
+        ({"CUTOUT_API_ARCHIVE_URI": "s3://bucket"}, "file and hdfs are served"),
+        ({"CUTOUT_API_CONFIG": "/nothing.yml"}, "cannot be read"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command",
+    [(sys.executable, "app.py"), (sys.executable, "-m", "gunicorn", "app:app"), COMMAND],
+    ids=["python app.py", "gunicorn app:app", "cutout_api serve"],
+)
+def test_a_start_that_cannot_work_ends_with_a_sentence(
+    command: tuple[str, ...], environment: dict[str, str], sentence: str
+) -> None:
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("CUTOUT_API_")}
+    ended = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=inherited | {"CUTOUT_API_CONFIG": os.devnull} | environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert ended.returncode != 0
+    assert sentence in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
+
+
+def test_check_says_what_would_be_served(sample_archive: SampleArchive, tmp_path: Path) -> None:
+    def check(uri: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "cutout_api", "check"],
+            cwd=ROOT,
+            env=os.environ | {"CUTOUT_API_ARCHIVE_URI": uri},
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+
+    good = check(str(sample_archive.folder))
+    assert (good.returncode, good.stderr) == (0, "")
+    assert good.stdout.startswith(f"serves file://{sample_archive.folder}")
+    bad = check(str(tmp_path / "none"))
+    assert bad.returncode == 1
+    assert "has no folder" in bad.stderr
+    assert "Traceback" not in bad.stderr

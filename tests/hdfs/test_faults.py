@@ -1,0 +1,274 @@
+"""What callers are told when HDFS fails, and that the service comes back by itself."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from cutout_api.settings import Archive, Limits, Settings
+from cutout_api.web import create_app
+
+from ..samples import stored_fits, write, ztf_alert
+from ..service import running_service
+from .cluster import HdfsCluster
+
+ROWS = [ztf_alert(n) for n in range(8)]
+ROUTE = "/api/v1/cutouts"
+
+
+@pytest.fixture(params=["libhdfs", "native"])
+def driver(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def cluster(hdfs_cluster: HdfsCluster, tmp_path: Any) -> HdfsCluster:
+    put(hdfs_cluster, tmp_path, ROWS)
+    return hdfs_cluster
+
+
+@pytest.fixture
+def client(cluster: HdfsCluster, driver: str) -> Iterator[FlaskClient]:
+    app = create_app(settings_of(cluster, driver))
+    yield app.test_client()
+    app.extensions["cutout_reader"].close()
+
+
+def settings_of(cluster: HdfsCluster, driver: str, **more: Any) -> Settings:
+    limits = Limits(deadline_seconds=8, queue_seconds=0.2)
+    archive = Archive(uri=cluster.uri, user=cluster.user, driver=driver)
+    return Settings(archive=archive, limits=limits, **more)
+
+
+def put(cluster: HdfsCluster, tmp_path: Any, rows: list[dict[str, Any]]) -> None:
+    write(tmp_path / "a.parquet", rows)
+    cluster.put(tmp_path / "a.parquet", f"/user/{cluster.user}/faults/a.parquet")
+
+
+def ask(client: FlaskClient, **changes: Any) -> TestResponse:
+    asked = {
+        "hdfsPath": "faults/a.parquet",
+        "objectId": "ZTF24aaaaaaa",
+        "kind": "Science",
+        "return_type": "FITS",
+    }
+    return client.post(ROUTE, json=asked | changes)
+
+
+def assert_unavailable(response: TestResponse) -> None:
+    problem = json.loads(response.data)
+    assert response.status_code in (503, 504), problem
+    assert response.mimetype == "application/problem+json"
+    assert ("Retry-After" in response.headers) == (response.status_code == 503)
+    assert "127.0.0.1" not in response.text
+    assert "java" not in response.text.lower()
+
+
+def assert_answers_again(client: FlaskClient, seconds: float = 40) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        response = ask(client)
+        if response.status_code == 200:
+            assert response.data == stored_fits(ROWS[-1], "Science")
+            return
+        time.sleep(0.3)
+    raise AssertionError(f"the service did not come back: {response.text}")
+
+
+def test_a_data_node_that_dies_is_told_and_comes_back(
+    client: FlaskClient, cluster: HdfsCluster
+) -> None:
+    assert ask(client).status_code == 200
+    cluster.stop_datanode()
+    try:
+        start = time.monotonic()
+        assert_unavailable(ask(client, kind="Template"))
+        assert time.monotonic() - start < 15
+        assert client.get("/healthz").status_code == 200
+    finally:
+        cluster.start_datanode()
+    assert_answers_again(client)
+
+
+def test_a_name_node_that_dies_is_told_and_comes_back(
+    client: FlaskClient, cluster: HdfsCluster
+) -> None:
+    assert ask(client).status_code == 200
+    cluster.stop_namenode()
+    try:
+        start = time.monotonic()
+        assert_unavailable(ask(client))
+        assert_unavailable(client.get("/readyz"))
+        assert time.monotonic() - start < 25
+        assert client.get("/healthz").status_code == 200
+    finally:
+        cluster.start_namenode()
+    assert_answers_again(client)
+
+
+def test_a_data_node_that_hangs_meets_the_deadline(
+    client: FlaskClient, cluster: HdfsCluster
+) -> None:
+    assert ask(client).status_code == 200
+    cluster.pause_datanode()
+    try:
+        start = time.monotonic()
+        assert_unavailable(ask(client, kind="Template"))
+        assert time.monotonic() - start < 12
+    finally:
+        cluster.resume_datanode()
+    assert_answers_again(client)
+
+
+def test_a_name_node_that_hangs_meets_the_deadline(
+    client: FlaskClient, cluster: HdfsCluster
+) -> None:
+    assert ask(client).status_code == 200
+    cluster.pause_namenode()
+    try:
+        start = time.monotonic()
+        assert_unavailable(ask(client))
+        assert time.monotonic() - start < 12
+    finally:
+        cluster.resume_namenode()
+    assert_answers_again(client)
+
+
+def test_a_name_node_that_is_not_there_at_the_start_is_waited_for(
+    cluster: HdfsCluster, driver: str
+) -> None:
+    cluster.stop_namenode()
+    try:
+        app = create_app(settings_of(cluster, driver))
+        client = app.test_client()
+        assert_unavailable(ask(client))
+        assert_unavailable(client.get("/readyz"))
+    finally:
+        cluster.start_namenode()
+    assert_answers_again(client)
+    assert client.get("/readyz").status_code == 200
+    app.extensions["cutout_reader"].close()
+
+
+def test_a_rewritten_file_is_never_mixed_with_the_old_one(
+    client: FlaskClient, cluster: HdfsCluster, tmp_path: Any
+) -> None:
+    for turn in range(1, 4):
+        assert ask(client).status_code == 200  # the handle is open, the index kept
+        rows = [ztf_alert(100 * turn + n) for n in range(6 + turn)]
+        put(cluster, tmp_path, rows)
+        response = ask(client)
+        assert response.headers["X-Cutout-Id"] == str(rows[-1]["candid"])
+        assert response.data == stored_fits(rows[-1], "Science")
+    cluster.delete(f"/user/{cluster.user}/faults/a.parquet")
+    response = ask(client)
+    assert (response.status_code, response.json["code"]) == (404, "file_not_found")
+
+
+def test_a_file_that_the_user_may_not_read_is_forbidden(
+    cluster: HdfsCluster, driver: str, tmp_path: Any
+) -> None:
+    # Only the superuser may read it, and the service is somebody else.
+    cluster.client.set_permission(f"/user/{cluster.user}/faults/a.parquet", 0o600)
+    archive = Archive(uri=f"{cluster.uri}/user/{cluster.user}", user="somebody", driver=driver)
+    before = os.environ.get("HADOOP_USER_NAME")
+    app = create_app(Settings(archive=archive))
+    try:
+        response = ask(app.test_client())
+        assert (response.status_code, response.json["code"]) == (403, "path_forbidden")
+    finally:
+        app.extensions["cutout_reader"].close()
+        os.environ.pop("HADOOP_USER_NAME", None)
+        if before is not None:
+            os.environ["HADOOP_USER_NAME"] = before
+
+
+def test_paths_resolve_at_home_then_at_the_folder_and_by_uri(
+    cluster: HdfsCluster, driver: str, tmp_path: Any
+) -> None:
+    home = f"/user/{cluster.user}"
+    elsewhere = [ztf_alert(500)]
+    write(tmp_path / "b.parquet", elsewhere)
+    for place in ("/data/archive/only_here.parquet", "/data/archive/faults/a.parquet"):
+        cluster.put(tmp_path / "b.parquet", place)
+    archive = Archive(uri=f"{cluster.uri}/data/archive", user=cluster.user, driver=driver)
+    app = create_app(Settings(archive=archive))
+    client = app.test_client()
+    expected = {
+        "faults/a.parquet": ROWS[-1],  # at home, where the same path of the folder is hidden
+        "only_here.parquet": elsewhere[0],
+        "/data/archive/faults/a.parquet": elsewhere[0],
+        f"{home}/faults/a.parquet": ROWS[-1],
+        f"{cluster.uri}{home}/faults/a.parquet": ROWS[-1],
+        f"{cluster.uri}/data/archive/only_here.parquet": elsewhere[0],
+    }
+    for path, row in expected.items():
+        response = ask(client, hdfsPath=path)
+        assert response.headers.get("X-Cutout-Id") == str(row["candid"]), (path, response.text)
+    for path in ("/data/other.parquet", "/data", f"{cluster.uri}/data", "hdfs://127.0.0.1:1/data"):
+        assert ask(client, hdfsPath=path).status_code == 403
+    app.extensions["cutout_reader"].close()
+
+
+@pytest.mark.parametrize(
+    "name", ["with space", "100%", "p%20q", "a+b", "a#b?c", "é", "x=1;y", "[a]*{b}"]
+)
+def test_names_are_taken_literally(
+    client: FlaskClient, cluster: HdfsCluster, tmp_path: Any, name: str
+) -> None:
+    row = ztf_alert(700)
+    write(tmp_path / "c.parquet", [row])
+    cluster.put(tmp_path / "c.parquet", f"/user/{cluster.user}/names/{name}/c.parquet")
+    for path in (f"names/{name}/c.parquet", f"names/{name}"):
+        response = ask(client, hdfsPath=path)
+        assert response.data == stored_fits(row, "Science"), response.text
+
+
+def test_the_service_reads_hdfs_from_several_processes_and_stops_in_peace(
+    cluster: HdfsCluster, driver: str, hdfs_environment: dict[str, str]
+) -> None:
+    environment = hdfs_environment | {
+        "CUTOUT_API_ARCHIVE_URI": cluster.uri,
+        "CUTOUT_API_ARCHIVE_USER": cluster.user,
+        "CUTOUT_API_ARCHIVE_DRIVER": driver,
+    }
+    with running_service(environment, seconds=60) as service:
+        for turn in range(40):
+            answer = requests.get(
+                f"{service.address}{ROUTE}",
+                params={
+                    "hdfsPath": "faults/a.parquet",
+                    "candid": str(ROWS[turn % 8]["candid"]),
+                    "kind": "Science",
+                    "return_type": "FITS",
+                },
+                timeout=30,
+            )
+            assert answer.content == stored_fits(ROWS[turn % 8], "Science")
+        assert requests.get(f"{service.address}/readyz", timeout=30).status_code == 200
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(30) == 0
+        assert f"through {driver} as {cluster.user}" in service.log
+        assert "Exception" not in service.log
+        assert "Traceback" not in service.log
+
+
+def test_handles_are_closed_before_their_file_system(
+    cluster: HdfsCluster, driver: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    app = create_app(settings_of(cluster, driver))
+    assert ask(app.test_client()).status_code == 200
+    app.extensions["cutout_reader"].close()
+    del app
+    gc.collect()
+    assert "Exception" not in capfd.readouterr().err

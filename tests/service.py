@@ -1,0 +1,96 @@
+"""The real service, in processes of its own, for as long as a test needs it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+
+ROOT = Path(__file__).parents[1]
+COMMAND = (sys.executable, "-m", "cutout_api", "serve")
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass
+class Service:
+    """A running service."""
+
+    address: str
+    port: int
+    process: subprocess.Popen[bytes]
+    log_file: Path
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _die_with_parent() -> None:
+    # A test run that is killed takes its servers with it.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextmanager
+def running_service(
+    environment: Mapping[str, str],
+    command: Sequence[str] = COMMAND,
+    *,
+    seconds: float = 30,
+    log_file: Path | None = None,
+) -> Iterator[Service]:
+    """Start the service on a free port, wait until it answers, stop it in the end."""
+    port = free_port()
+    own = {"CUTOUT_API_SERVER_PORT": str(port), "CUTOUT_API_CONFIG": os.devnull}
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("CUTOUT_API_")}
+    log_file = log_file or Path(os.environ.get("TMPDIR", "/tmp")) / f"cutout-api-{port}.log"
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=inherited | own | environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
+        )
+    service = Service(f"http://127.0.0.1:{port}", port, process, log_file)
+    try:
+        _wait_until_it_answers(service, seconds)
+        yield service
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(20)
+        log_file.unlink(missing_ok=True)
+
+
+def _wait_until_it_answers(service: Service, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if service.process.poll() is not None:
+            break
+        try:
+            requests.get(f"{service.address}/healthz", timeout=5)
+            return
+        except requests.ConnectionError:
+            time.sleep(0.05)
+    raise AssertionError(f"the service did not start:\n{service.log}")

@@ -22,7 +22,7 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from cutout_api import demo
+from cutout_api import demo, sky
 from cutout_api.surveys import KINDS
 
 SURVEYS = ("ztf", "lsst")
@@ -510,7 +510,7 @@ def test_the_archive_is_laid_out_by_night(made: demo.Summary) -> None:
             column = table["candidate" if archive.survey == "ztf" else "diaSource"]
             for source in column.to_pylist():
                 mjd = source.get("midpointMjdTai") or source["jd"] - 2400000.5
-                assert str(demo.day_of(mjd)) == f"2026-09-{night[1]}"
+                assert str(sky.day_of(mjd)) == f"2026-09-{night[1]}"
             rows += table.num_rows
         assert rows == archive.alerts
     found = {str(path.relative_to(made.folder)) for path in made.folder.rglob("*.parquet")}

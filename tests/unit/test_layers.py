@@ -15,7 +15,7 @@ PACKAGE = Path(cutout_api.__file__).parent
 LAYERS = (
     ("errors",),
     ("settings", "metrics", "surveys"),
-    ("stamp", "render", "storage"),
+    ("stamp", "render", "storage", "sky"),
     ("pages", "formatter"),
     ("request", "index"),
     ("reader", "openapi", "demo"),

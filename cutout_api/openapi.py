@@ -68,6 +68,7 @@ def describe_service() -> dict[str, Any]:
             "/api/v1/cutouts": {
                 "get": {
                     "operationId": "getCutouts",
+                    "tags": ["cutouts"],
                     "summary": "The stamps of one alert",
                     "description": "Without any argument: what the arguments are.",
                     "parameters": [_query(parameter) for parameter in PARAMETERS.values()],
@@ -75,11 +76,12 @@ def describe_service() -> dict[str, Any]:
                 },
                 "post": {
                     "operationId": "postCutouts",
+                    "tags": ["cutouts"],
                     "summary": "The stamps of one alert",
                     "requestBody": {
                         "required": True,
                         "content": {
-                            "application/json": {"schema": _body()},
+                            "application/json": {"schema": _body(), "example": _example()},
                             "application/x-www-form-urlencoded": {"schema": _body()},
                         },
                     },
@@ -139,6 +141,11 @@ def _body() -> dict[str, Any]:
     }
 
 
+def _example() -> dict[str, Any]:
+    names = ("hdfsPath", "objectId", "kind", "return_type")
+    return {name: PARAMETERS[name].example for name in names}
+
+
 def _responses(array_schema: dict[str, Any]) -> dict[str, Any]:
     headers = {
         "ETag": {"schema": {"type": "string"}},
@@ -183,6 +190,7 @@ def _plain(
 ) -> dict[str, Any]:
     return {
         "operationId": operation,
+        "tags": ["operations"],
         "summary": summary,
         "responses": {
             "200": {"description": summary, "content": {media_type: {}}},

@@ -166,6 +166,10 @@ def _add_pages(app: Flask) -> None:
         classes = sorted(error_classes(), key=lambda cls: (cls.status, cls.code))
         return _page("errors.html", errors=classes)
 
+    @app.get("/favicon.ico")
+    def favicon() -> Response:
+        return send_from_directory(Path(app.root_path) / "static", "icon.svg")
+
     @app.get("/docs/assets/<path:name>")
     def assets(name: str) -> Response:
         response = send_from_directory(SWAGGER_UI, name)

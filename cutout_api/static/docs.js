@@ -32,7 +32,7 @@ window.SwaggerUIBundle({
   url: element.dataset.document,
   domNode: element,
   plugins: [() => ({ statePlugins: { spec: { wrapActions } } })],
-  validatorUrl: null, // the badge would send the document's address to a public site
+  validatorUrl: null, // no badge: it would send the document's address to a public site
   deepLinking: true,
   displayRequestDuration: true,
   defaultModelsExpandDepth: 0,

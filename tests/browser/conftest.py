@@ -41,6 +41,8 @@ KINDS = ("Science", "Template", "Difference")
 ZTF_FILE, LSST_FILE = "ztf night/o'brien.parquet", "lsst.parquet"  # names that a shell trips over
 ZTF_OBJECT, ZTF_OLD, ZTF_NEW = "ZTF24abcdefg", 2656254792815010011, 2657254792815010013
 LSST_OBJECT, LSST_SOURCE = 169830579938263176, 169936132527095844
+LSST_WIDE = 169936132527095845  # as wide as such stamps get
+OTHER_NAME = "cutouts.test"  # this machine, under a name that no browser trusts as its own
 
 OPTIONS = (
     "--headless=new",
@@ -53,6 +55,7 @@ OPTIONS = (
     "--disable-dev-shm-usage",
     "--disable-breakpad",
     "--force-color-profile=srgb",
+    f"--host-resolver-rules=MAP {OTHER_NAME} 127.0.0.1",
     "--window-size=1280,1000",
 )
 
@@ -85,11 +88,14 @@ def write_archive(folder: Path) -> None:
     pq.write_table(pa.table(ztf), folder / ZTF_FILE)
 
     lsst = {
-        "diaSourceId": pa.array([LSST_SOURCE], pa.int64()),
-        "diaSource": [{"diaObjectId": LSST_OBJECT, "midpointMjdTai": 60600.0}],
-        "cutoutScience": [make_stamp(30, 30, 34)],
-        "cutoutTemplate": [make_stamp(31, 30, 34)],
-        "cutoutDifference": pa.array([None], pa.binary()),
+        "diaSourceId": pa.array([LSST_SOURCE, LSST_WIDE], pa.int64()),
+        "diaSource": [
+            {"diaObjectId": LSST_OBJECT, "midpointMjdTai": 60600.0},
+            {"diaObjectId": LSST_OBJECT + 1, "midpointMjdTai": 60600.0},
+        ],
+        "cutoutScience": [make_stamp(30, 30, 34), make_stamp(32, 102, 102)],
+        "cutoutTemplate": [make_stamp(31, 30, 34), make_stamp(33, 102, 102)],
+        "cutoutDifference": pa.array([None, make_stamp(34, 102, 102)], pa.binary()),
     }
     pq.write_table(pa.table(lsst), folder / LSST_FILE)
 
@@ -102,7 +108,7 @@ class RunningService:
     url: str
 
     def get(self, **arguments: str) -> requests.Response:
-        """Ask the service itself, past the browser; ``output_format`` stands for the wire's name."""
+        """Ask the service past the browser; ``output_format`` stands for the wire's name."""
         named = {name.replace("output_", "output-"): value for name, value in arguments.items()}
         return requests.get(f"{self.url}/api/v1/cutouts", named, timeout=10)
 
@@ -174,6 +180,10 @@ class Browser:
     def open(self, path: str = "/") -> None:
         self.driver.get(self.url + path)
 
+    def use_other_name(self) -> None:
+        """Reach the service as from another machine: browsers trust loopback addresses more."""
+        self.url = f"http://{OTHER_NAME}:{urlsplit(self.url).port}"
+
     def find(self, selector: str) -> WebElement:
         return self.driver.find_element(By.CSS_SELECTOR, selector)
 
@@ -194,9 +204,7 @@ class Browser:
         for name, value in values.items():
             element = self.find(f"#{name.replace('output_', 'output-')}")
             if element.tag_name == "select":
-                element.find_element(
-                    By.XPATH, f"./option[normalize-space()='{value}']|.//option[.='{value}']"
-                ).click()
+                element.find_element(By.XPATH, f".//option[normalize-space()='{value}']").click()
             else:
                 element.clear()
                 element.send_keys(value)
@@ -225,15 +233,22 @@ class Browser:
             {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone},
         )
 
+    def read_log(self, kind: str) -> list[dict[str, Any]]:
+        """Return what Chromium logged since last time: ``performance`` or ``browser``."""
+        entries: list[dict[str, Any]] = self.driver.get_log(kind)  # type: ignore[no-untyped-call]
+        return entries
+
     def collect(self) -> None:
         """Take what the logs hold since last time."""
-        for entry in self.driver.get_log("performance"):
+        for entry in self.read_log("performance"):
             message = json.loads(entry["message"])["message"]
             if message["method"] == "Network.requestWillBeSent":
                 self.fetched.append(message["params"]["request"]["url"])
-        for entry in self.driver.get_log("browser"):
-            # That an answer is an error is told by its status; Chromium logs each besides.
-            if not (entry["source"] == "network" and "/api/v1/cutouts" in entry["message"]):
+        for entry in self.read_log("browser"):
+            # Chromium logs every answer that is an error; and it looks for an icon of an answer
+            # that it shows by itself, which names none.
+            expected = ("/api/v1/cutouts",)
+            if entry["source"] != "network" or not any(n in entry["message"] for n in expected):
                 self.console.append(f"{entry['level']} {entry['source']}: {entry['message']}")
 
 
@@ -312,9 +327,9 @@ def watch(driver: webdriver.Chrome, service: RunningService) -> Iterator[Browser
     driver.execute_cdp_cmd("Network.clearBrowserCache", {})
     driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
-    for kind in ("performance", "browser"):
-        driver.get_log(kind)  # what came before, such as Chromium's own first page
     page = Browser(driver, service.url)
+    for kind in ("performance", "browser"):
+        page.read_log(kind)  # what came before, such as Chromium's own first page
     yield page
     page.collect()
     own = urlsplit(page.url).netloc

@@ -22,6 +22,7 @@ from .conftest import (
     LSST_FILE,
     LSST_OBJECT,
     LSST_SOURCE,
+    LSST_WIDE,
     ZTF_FILE,
     ZTF_NEW,
     ZTF_OBJECT,
@@ -37,7 +38,8 @@ PIXELS = """
     [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
     const context = canvas.getContext("2d");
     context.drawImage(image, 0, 0);
-    return [canvas.width, canvas.height, [...context.getImageData(0, 0, canvas.width, canvas.height).data]];
+    const {data} = context.getImageData(0, 0, canvas.width, canvas.height);
+    return [canvas.width, canvas.height, [...data]];
 """
 
 
@@ -178,7 +180,7 @@ def test_arrays_are_shown_with_their_shape_and_their_first_values(
     assert len(tables) == len(answer) == 3
     for table, (name, rows) in zip(tables, answer.items(), strict=True):
         caption, *lines = table.text.splitlines()
-        assert caption == f"{name} 63 × 62, the beginning"
+        assert caption == f"{name} 63 \u00d7 62, the beginning"
         shown = [None if word == "null" else float(word) for word in lines[1].split()[:-1]]
         assert shown == rows[1][:6]
         assert lines[0] == "null null null null null " + str(rows[0][5]) + " …"
@@ -355,23 +357,27 @@ def test_the_first_example_works_as_it_stands(browser: Browser, tmp_path: Path) 
     assert b'"args"' in run_curl(browser.text(".examples code"), tmp_path)
 
 
-def test_copy_puts_the_curl_text_on_the_clipboard(browser: Browser) -> None:
-    browser.driver.execute_cdp_cmd(
-        "Browser.grantPermissions",
-        {
-            "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"],
-            "origin": browser.url,
-        },
-    )
+@pytest.mark.parametrize("secure", [True, False])
+def test_copy_puts_the_curl_text_on_the_clipboard(browser: Browser, secure: bool) -> None:
+    if secure:
+        browser.driver.execute_cdp_cmd(
+            "Browser.grantPermissions",
+            {"permissions": ["clipboardSanitizedWrite"], "origin": browser.url},
+        )
+    else:
+        browser.use_other_name()
     browser.open()
+    assert browser.run("return isSecureContext") == secure
     browser.fill(**ZTF)
     browser.show()
     browser.find("#request .copy").click()
     browser.wait(lambda: browser.text("#request .copy") == "Copied", "not copied")
-    copied = browser.driver.execute_async_script(
-        "navigator.clipboard.readText().then(arguments[0])"
-    )
-    assert copied == browser.text("#curl")
+
+    field = browser.find("#pmin")
+    field.send_keys(Keys.CONTROL, "v")
+    browser.wait(lambda: field.get_attribute("value"), "nothing to paste")
+    assert field.get_attribute("value") == browser.text("#curl")
+    assert browser.url in browser.text("#curl")
 
 
 def test_a_link_to_the_page_shows_the_same_answer_again(browser: Browser) -> None:
@@ -434,42 +440,49 @@ def test_a_phone_does_not_scroll_sideways(browser: Browser, path: str, width: in
     if path == "/docs":
         browser.wait(lambda: browser.find_all(".opblock"), "no operations")
     if path == "/":
-        browser.fill(**ZTF, kind="All")
+        browser.fill(hdfsPath=LSST_FILE, which="diaSourceId", key=str(LSST_WIDE), kind="All")
         for output_format in ("array", "FITS", "PNG"):
             browser.fill(output_format=output_format)
             browser.show()
             assert browser.run("return document.documentElement.scrollWidth") == width
-        assert (
-            browser.run('return document.querySelector("#stage img").getBoundingClientRect().width')
-            == 186
-        )  # three stamps of 62 pixels: each drawn as one
+        drawn, natural, room = browser.run(
+            'const image = document.querySelector("#stage img");'
+            "return [image.getBoundingClientRect().width, image.naturalWidth,"
+            " document.querySelector('#stage').clientWidth]"
+        )
+        assert natural == 3 * 102
+        assert natural - 64 < drawn <= min(natural, room)  # whole, if need be made smaller
     assert browser.run("return document.documentElement.scrollWidth") == width
 
 
+# The contrast of every text with what is behind it. Source: WCAG 2.2, relative luminance.
 CONTRAST = """
-    const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
-    const rgb = (text) => {
-      canvas.clearRect(0, 0, 1, 1);
-      canvas.fillStyle = text;
-      canvas.fillRect(0, 0, 1, 1);
-      return [...canvas.getImageData(0, 0, 1, 1).data];
+    const canvas = document.createElement("canvas");
+    const context = canvas.getContext("2d", {willReadFrequently: true});
+    const rgba = (text) => {
+      context.clearRect(0, 0, 1, 1);
+      context.fillStyle = text;
+      context.fillRect(0, 0, 1, 1);
+      return context.getImageData(0, 0, 1, 1).data;
     };
-    const luminance = (color) => color.slice(0, 3).reduce((sum, part, i) => {
-      const value = part / 255;
-      return sum + [.2126, .7152, .0722][i] * (value <= .04045 ? value / 12.92 : ((value + .055) / 1.055) ** 2.4);
-    }, 0);
-    const worst = [];
+    const linear = (part) => part <= .04045 ? part / 12.92 : ((part + .055) / 1.055) ** 2.4;
+    const luminance = ([r, g, b]) =>
+      .2126 * linear(r / 255) + .7152 * linear(g / 255) + .0722 * linear(b / 255);
+    const ground = (element) => {
+      const color = getComputedStyle(element).backgroundColor;
+      return rgba(color)[3] || !element.parentElement ? color : ground(element.parentElement);
+    };
+    const unseen = "fieldset:disabled, option, datalist, noscript, script";
+    const weak = [];
     for (const element of document.querySelectorAll("body *")) {
-      const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-      if (!own || !element.checkVisibility() || element.closest("fieldset:disabled, option, datalist, noscript")) continue;
-      let below = element;
-      while (below && rgb(getComputedStyle(below).backgroundColor)[3] === 0) below = below.parentElement;
-      const back = luminance(rgb(getComputedStyle(below ?? document.documentElement).backgroundColor));
-      const front = luminance(rgb(getComputedStyle(element).color));
-      const ratio = (Math.max(front, back) + .05) / (Math.min(front, back) + .05);
-      if (ratio < 4.5) worst.push(`${element.tagName} ${element.textContent.trim().slice(0, 30)} ${ratio.toFixed(1)}`);
+      const texts = [...element.childNodes].filter((node) => node.nodeType === Node.TEXT_NODE);
+      if (!texts.some((node) => node.data.trim()) || element.closest(unseen)) continue;
+      if (!element.checkVisibility()) continue;
+      const pair = [ground(element), getComputedStyle(element).color].map(rgba).map(luminance);
+      const ratio = (Math.max(...pair) + .05) / (Math.min(...pair) + .05);
+      if (ratio < 4.5) weak.push(`${element.tagName} ${element.textContent} ${ratio}`);
     }
-    return [worst, getComputedStyle(document.documentElement).backgroundColor];
+    return [weak, ground(document.documentElement)];
 """
 
 

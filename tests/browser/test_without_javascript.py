@@ -7,12 +7,18 @@ import json
 from .conftest import ZTF_FILE, ZTF_OBJECT, ZTF_OLD, Browser
 
 
+def send(browser: Browser) -> None:
+    """Press the button and wait until the browser shows the service's own answer."""
+    browser.find("button.show").click()
+    browser.wait(lambda: "/api/v1/cutouts?" in browser.driver.current_url, "not sent")
+    browser.wait(lambda: browser.find_all("body > img, body > pre"), "no answer")
+
+
 def test_the_form_is_answered_by_the_service(plain_browser: Browser) -> None:
     plain_browser.open()
     assert not plain_browser.find("#filled").is_displayed()
     plain_browser.fill(hdfsPath=ZTF_FILE, objectId=ZTF_OBJECT, candid=str(ZTF_OLD), kind="All")
-    plain_browser.find("button.show").click()
-    plain_browser.wait(lambda: "/api/v1/cutouts?" in plain_browser.driver.current_url, "not sent")
+    send(plain_browser)
     picture = plain_browser.find("img")
     assert (picture.size["width"], picture.size["height"]) == (3 * 62, 63)
 
@@ -21,8 +27,7 @@ def test_arrays_and_errors_come_as_the_service_writes_them(plain_browser: Browse
     for key, status in ((ZTF_OBJECT, None), ("ZTF24zzzzzzz", 404)):
         plain_browser.open()
         plain_browser.fill(hdfsPath=ZTF_FILE, objectId=key, output_format="array")
-        plain_browser.find("button.show").click()
-        plain_browser.wait(lambda: plain_browser.find_all("pre"), "no answer")
+        send(plain_browser)
         answer = json.loads(plain_browser.text("pre"))
         if status:
             assert answer["status"] == status

@@ -15,7 +15,7 @@ run: .venv/run ## install, make a demo archive, serve it
 	@$(BIN)/cutout_api demo demo-archive
 	@$(BIN)/python app.py
 
-test: .venv/test hdfs browser ## install what the tests need, HDFS included, and run every test
+test: .venv/test hdfs programs ## install what the tests need, HDFS included, and run every test
 	$(BIN)/python -m pytest
 
 check: .venv/test ## formatting, lint, strict types
@@ -40,10 +40,10 @@ clean: ## remove what the commands above made
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-test.txt
 	@touch $@
 
-.PHONY: hdfs browser
+.PHONY: hdfs programs
 hdfs: .venv/test
 	PYTHON=$(BIN)/python install/hdfs-client.sh $(HDFS_CLIENT)
 	PYTHON=$(BIN)/python install/hdfs-server.sh $(HDFS_SERVER)
 
-browser:
-	install/chromium.sh
+programs:
+	install/test-programs.sh

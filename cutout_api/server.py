@@ -49,6 +49,7 @@ timeout = 60
 graceful_timeout = 15
 keepalive = 5
 limit_request_line = 8190
+control_socket_disable = True  # it would be made in the home folder, which may be read-only
 # Workers' heartbeat files: on a disk, a busy system stalls them.
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
 
@@ -95,7 +96,7 @@ def post_worker_init(worker: Any) -> None:
 
 def worker_exit(_server: Any, worker: Any) -> None:
     """Close files before their file system, or libhdfs writes Java traces at the exit."""
-    if worker.wsgi is not None:
+    if getattr(worker, "wsgi", None) is not None:  # the application was loaded
         worker.wsgi.extensions["cutout_reader"].close()
 
 

@@ -8,6 +8,7 @@ Each setting is a field below: its default, its type, the sentence that stands b
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import types
@@ -150,6 +151,14 @@ class Archive:
     @property
     def address(self) -> Address:
         return parse_address(self.uri)
+
+    @property
+    def login(self) -> str:
+        """The HDFS user, empty where there is none to be found."""
+        try:
+            return self.user or os.environ.get("HADOOP_USER_NAME") or getpass.getuser()
+        except (KeyError, OSError):  # a user id without a name, as containers have
+            return ""
 
 
 @dataclass(frozen=True)
@@ -378,6 +387,8 @@ _CONVERTERS: Mapping[Any, Callable[[Any], Any]] = {
 
 
 def _check_together(settings: Settings) -> None:
+    if settings.archive.address.host is not None and not settings.archive.login:
+        raise SettingsError("archive.user is not set, and this process has no login name")
     for root in settings.archive.roots:
         scheme_free = parse_root(root, settings.archive.address)
         if not scheme_free.startswith("/"):

@@ -7,7 +7,6 @@ size, modification time), so that a file which was rewritten is another file.
 
 from __future__ import annotations
 
-import getpass
 import io
 import os
 import posixpath
@@ -332,7 +331,7 @@ def storage_errors(path: str) -> Iterator[None]:
     """Turn what a driver raises into what a caller is told; host names stay in the log."""
     try:
         yield
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ArchiveFileNotFound(f"there is no {shorten(path)} in the archive") from error
     except PermissionError as error:
         raise PathForbidden(f"the service may not read {shorten(path)}") from error
@@ -351,7 +350,7 @@ class Archive:
 
     def __init__(self, settings: Settings) -> None:
         self.address = settings.archive.address
-        self.user = settings.archive.user or os.environ.get("HADOOP_USER_NAME") or getpass.getuser()
+        self.user = settings.archive.login
         self.driver_name = "local" if self.address.host is None else settings.archive.driver
         home = () if self.address.host is None else (f"/user/{self.user}",)
         given = (self.address.folder,) if self.address.folder != "/" or not home else ()

@@ -256,7 +256,7 @@ def require_chromium() -> None:
     missing = [str(program) for program in (CHROMIUM, CHROMEDRIVER) if not program.exists()]
     if not missing:
         return
-    sentence = f"no {' and no '.join(missing)}: run install/chromium.sh"
+    sentence = f"no {' and no '.join(missing)}: run install/test-programs.sh"
     if os.environ.get("CI") == "true":
         pytest.fail(sentence)
     pytest.skip(sentence)

@@ -1,0 +1,366 @@
+"""What `install/` and the Dockerfile say is true of the code they deploy."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import requests
+from urllib3 import Retry
+
+from cutout_api import errors, server, settings
+from tests.archive import NIGHT, SampleArchive
+from tests.conftest import IN_CI
+from tests.service import Service, free_port, running_service
+
+ROOT = Path(__file__).parents[2]
+INSTALL = ROOT / "install"
+NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+SYSTEMD_ANALYZE = shutil.which("systemd-analyze")
+PROBLEM = "application/problem+json"
+
+UNIT = (INSTALL / "cutout-api.service").read_text()
+CONF = (INSTALL / "nginx.conf").read_text()
+IGNORED = (ROOT / ".dockerignore").read_text().splitlines()
+
+
+def dockerfile() -> list[tuple[str, str]]:
+    """Return the instructions of the Dockerfile, continuations joined."""
+    text = re.sub(r"^\s*#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+    lines = [line for line in text.replace("\\\n", " ").splitlines() if line.strip()]
+    return [(line.split()[0], line.split(maxsplit=1)[1]) for line in lines]
+
+
+def copied_from_here() -> list[str]:
+    return [
+        source
+        for instruction, rest in dockerfile()
+        if instruction == "COPY" and not rest.startswith("--from=")
+        for source in rest.split()[:-1]
+    ]
+
+
+def setting_variables(text: str) -> set[str]:
+    return set(re.findall(r"\bCUTOUT_API_[A-Z_]+", text))
+
+
+# Dockerfile
+
+
+@pytest.mark.parametrize("source", copied_from_here())
+def test_what_the_dockerfile_copies_is_there_and_not_ignored(source: str) -> None:
+    assert (ROOT / source).exists()
+    assert f"!{source}" in IGNORED
+
+
+def test_the_image_lets_in_nothing_that_it_does_not_copy() -> None:
+    assert {line[1:] for line in IGNORED if line.startswith("!")} == set(copied_from_here())
+    assert "*" in IGNORED
+
+
+def test_the_image_does_not_run_as_root() -> None:
+    users = [rest for instruction, rest in dockerfile() if instruction == "USER"]
+    assert users
+    assert users[-1].isdigit()
+    assert int(users[-1]) > 0
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "install/cutout-api.service", "install/README.md"])
+def test_variables_that_are_named_are_settings(name: str) -> None:
+    known = {"CUTOUT_API_CONFIG"} | {
+        settings.PREFIX + path.replace(".", "_").upper() for path in settings.setting_fields()
+    }
+    named = setting_variables((ROOT / name).read_text())
+    assert named
+    assert named <= known
+
+
+def test_the_exposed_port_is_the_default_one() -> None:
+    assert ("EXPOSE", str(settings.Server().port)) in dockerfile()
+
+
+def test_the_health_check_follows_the_service(sample_archive: SampleArchive) -> None:
+    with running_service({"CUTOUT_API_ARCHIVE_URI": str(sample_archive.folder)}) as service:
+        environment = os.environ | {
+            "CUTOUT_API_SERVER_PORT": str(service.port),
+            "http_proxy": "http://127.0.0.1:9",
+        }
+        command = [sys.executable, str(INSTALL / "healthcheck.py")]
+        assert subprocess.run(command, env=environment, cwd=ROOT).returncode == 0
+    assert subprocess.run(command, env=environment, cwd=ROOT).returncode == 1
+
+
+def test_the_entry_point_adds_to_the_client_what_the_operator_says(tmp_path: Path) -> None:
+    shutil.copy(INSTALL / "docker-entrypoint.sh", tmp_path)
+    (tmp_path / "hdfs").mkdir()
+    (tmp_path / "hdfs/env.sh").write_text(
+        "export CLASSPATH='/a.jar:/b.jar'\nexport LIBHDFS_OPTS='-Xmx256m -Xrs'\n"
+    )
+
+    def run(**environment: str) -> list[str]:
+        command = ["./docker-entrypoint.sh", "sh", "-c", 'echo "$CLASSPATH"; echo "$LIBHDFS_OPTS"']
+        environment["PATH"] = os.environ["PATH"]
+        return subprocess.check_output(command, cwd=tmp_path, env=environment, text=True).split(
+            "\n"
+        )
+
+    assert run()[:2] == ["/a.jar:/b.jar", "-Xmx256m -Xrs"]
+    assert run(HADOOP_CONF_DIR="/conf")[0] == "/conf:/a.jar:/b.jar"
+    assert run(LIBHDFS_OPTS="-Xmx1g")[1] == "-Xmx1g"
+
+
+# systemd
+
+
+def unit() -> configparser.SectionProxy:
+    parser = configparser.RawConfigParser(strict=False, comment_prefixes=("#",))
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read_string(UNIT)
+    return parser["Service"]
+
+
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+    if SYSTEMD_ANALYZE is None:
+        assert {"User", "ExecStart", "Type"} <= set(unit())
+        return
+    # The program is not installed here, and nothing else may be wrong.
+    copy = tmp_path / "cutout-api.service"
+    copy.write_text(UNIT.replace("/opt/cutout-api/venv/bin/cutout_api", "/bin/true"))
+    run = subprocess.run(
+        [SYSTEMD_ANALYZE, "verify", "--man=no", str(copy)], capture_output=True, text=True
+    )
+    assert (run.returncode, run.stdout + run.stderr) == (0, "")
+
+
+def test_systemd_finds_little_exposed(tmp_path: Path) -> None:
+    if SYSTEMD_ANALYZE is None:
+        assert unit()["NoNewPrivileges"] == unit()["PrivateTmp"] == "yes"
+        assert unit()["CapabilityBoundingSet"] == ""
+        return
+    command = [SYSTEMD_ANALYZE, "security", "--offline=yes", "--threshold=15"]
+    run = subprocess.run([*command, str(INSTALL / "cutout-api.service")], capture_output=True)
+    assert run.returncode == 0, run.stdout.decode()
+
+
+def test_the_unit_waits_longer_than_the_service_takes_to_stop() -> None:
+    assert int(unit()["TimeoutStopSec"]) > server.graceful_timeout
+
+
+# nginx
+
+
+def test_nginx_speaks_of_errors_as_the_service_does() -> None:
+    classes = {cls.code: cls for cls in errors.error_classes()}
+    bodies = [json.loads(body) for body in re.findall(r"'(\{.*\})';", CONF)]
+    assert len(bodies) == 9
+    for body in bodies:
+        if body["type"] == "about:blank":
+            assert body["code"] not in classes
+        else:
+            cls = classes[body["code"]]
+            assert body == cls(body["detail"]).problem()
+
+
+def test_nginx_repeats_the_settings_it_names() -> None:
+    limits = settings.Limits()
+    assert f"server 127.0.0.1:{settings.Server().port} " in CONF
+    assert f"client_max_body_size        {limits.body_bytes};" in CONF
+    assert f"larger than {limits.body_bytes} bytes" in CONF
+    assert f"longer than {server.limit_request_line} bytes" in CONF
+    read_timeout = int(re.findall(r"proxy_read_timeout +(\d+)s", CONF)[0])
+    assert read_timeout > limits.deadline_seconds + limits.queue_seconds
+    assert int(re.findall(r"keepalive_timeout (\d+)s", CONF)[0]) < server.keepalive
+
+
+@dataclass
+class Front:
+    """nginx on a free port, with the service behind it."""
+
+    address: str
+    service: Service
+    rows: list[dict[str, object]]
+
+    def cutout(self, row: int, output: str = "PNG", *, direct: bool = False) -> str:
+        alert = self.rows[row]
+        keys = f"objectId={alert['objectId']}&candid={alert['candid']}"
+        path = f"hdfsPath={NIGHT}/part-00000.snappy.parquet"
+        base = self.service.address if direct else self.address
+        return f"{base}/api/v1/cutouts?{path}&{keys}&kind=Science&return_type={output}"
+
+
+@contextmanager
+def running_front(sample_archive: SampleArchive, folder: Path) -> Iterator[Front]:
+    if NGINX is None:
+        (pytest.fail if IN_CI else pytest.skip)("no nginx: run install/test-programs.sh")
+    folder.chmod(0o755)
+    port = free_port()
+    with running_service({"CUTOUT_API_ARCHIVE_URI": str(sample_archive.folder)}) as service:
+        site = CONF.replace("listen 80;", f"listen 127.0.0.1:{port};")
+        site = site.replace("    listen [::]:80;\n", "")
+        site = site.replace("127.0.0.1:24000", f"127.0.0.1:{service.port}")
+        site = site.replace("/var/cache/", f"{folder}/").replace("/var/log/nginx/", f"{folder}/")
+        temporary = "".join(
+            f"{module}_temp_path {folder}/{module}; "
+            for module in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        who = f"user {_owner(folder)};" if os.geteuid() == 0 else ""
+        (folder / "site.conf").write_text(site)
+        (folder / "nginx.conf").write_text(
+            f"{who} pid {folder}/pid; error_log {folder}/error.log; daemon off; events {{}}\n"
+            f"http {{ {temporary} include {folder}/site.conf; }}\n"
+        )
+        command = [NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf")]
+        subprocess.run([*command, "-t", "-q"], check=True)
+        nginx = subprocess.Popen(command)
+        try:
+            address = f"http://127.0.0.1:{port}"
+            retry = requests.adapters.HTTPAdapter(max_retries=Retry(connect=8, backoff_factor=0.05))
+            with requests.Session() as session:
+                session.mount("http://", retry)
+                session.get(f"{address}/healthz", timeout=5)
+            rows = sample_archive.rows[f"{NIGHT}/part-00000.snappy.parquet"]
+            yield Front(address, service, rows)
+        finally:
+            nginx.terminate()
+            nginx.wait(10)
+
+
+@pytest.fixture(scope="module")
+def front(
+    sample_archive: SampleArchive, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Front]:
+    with running_front(sample_archive, tmp_path_factory.mktemp("nginx")) as running:
+        yield running
+
+
+def _owner(folder: Path) -> str:
+    return f"{folder.owner()} {folder.group()}"
+
+
+def problem(answer: requests.Response) -> tuple[int, str]:
+    """Return status and code of an error, which must say both in the body as well."""
+    assert answer.headers["Content-Type"] == PROBLEM
+    assert answer.headers["X-Request-ID"]
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert answer.headers["Cache-Control"] == "no-store"
+    body = answer.json()
+    assert body["status"] == answer.status_code
+    return answer.status_code, body["code"]
+
+
+@pytest.mark.parametrize("output", ["PNG", "FITS", "array"])
+def test_bytes_are_the_same_through_nginx(front: Front, output: str) -> None:
+    direct = requests.get(front.cutout(0, output, direct=True))
+    through = requests.get(front.cutout(0, output))
+    assert direct.status_code == through.status_code == 200
+    assert through.content == direct.content
+    for name in ("ETag", "Content-Type", "Cache-Control", "Access-Control-Allow-Origin"):
+        assert through.headers[name] == direct.headers[name]
+
+
+def test_an_alerts_stamp_is_asked_of_the_service_once(front: Front) -> None:
+    first, second = (requests.get(front.cutout(1)) for _ in range(2))
+    assert [first.headers["X-Cache"], second.headers["X-Cache"]] == ["MISS", "HIT"]
+    assert second.content == first.content
+    assert second.headers["ETag"] == first.headers["ETag"]
+    assert second.headers["Access-Control-Allow-Origin"] == "*"
+    assert first.headers["X-Request-ID"] != second.headers["X-Request-ID"]
+
+
+def test_gzip_and_plain_answers_are_kept_apart(front: Front) -> None:
+    for _ in range(2):
+        plain = requests.get(front.cutout(2, "array"), headers={"Accept-Encoding": "identity"})
+        small = requests.get(front.cutout(2, "array"), headers={"Accept-Encoding": "gzip"})
+        assert "Content-Encoding" not in plain.headers
+        assert small.headers["Content-Encoding"] == "gzip"
+        assert plain.headers["ETag"] != small.headers["ETag"]
+        assert plain.content == small.content
+
+
+def test_errors_of_the_service_pass_and_are_not_kept(front: Front) -> None:
+    url = f"{front.address}/api/v1/cutouts?hdfsPath=../etc&objectId=ZTF24aaaaaaa&kind=Science"
+    for _ in range(2):
+        answer = requests.get(url)
+        assert problem(answer) == (403, "path_forbidden")
+        assert answer.headers["X-Cache"] == "MISS"
+
+
+def test_post_and_head_pass(front: Front) -> None:
+    alert = front.rows[0]
+    body = {
+        "hdfsPath": f"{NIGHT}/part-00000.snappy.parquet",
+        "objectId": alert["objectId"],
+        "candid": str(alert["candid"]),
+        "kind": "Science",
+        "return_type": "PNG",
+    }
+    url = f"{front.address}/api/v1/cutouts"
+    got = requests.get(front.cutout(0))
+    assert requests.post(url, json=body).content == got.content
+    head = requests.head(front.cutout(0))
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["Content-Length"] == str(len(got.content))
+
+
+def test_a_known_etag_is_answered_with_304(front: Front) -> None:
+    tag = requests.get(front.cutout(0)).headers["ETag"]
+    known = requests.get(front.cutout(0), headers={"If-None-Match": tag})
+    assert (known.status_code, known.content) == (304, b"")
+    changed = requests.get(front.cutout(0), headers={"If-None-Match": '"another"'})
+    assert changed.status_code == 200
+    assert changed.content
+
+
+def test_the_request_id_is_taken_over_or_made(front: Front) -> None:
+    url = f"{front.address}/healthz"
+    given = requests.get(url, headers={"X-Request-ID": "night-7:42"})
+    assert given.headers["X-Request-ID"] == "night-7:42"
+    assert "id=night-7:42" in front.service.log
+    made = requests.get(url, headers={"X-Request-ID": 'not "one"'}).headers["X-Request-ID"]
+    assert re.fullmatch(r"[0-9a-f]{32}", made)
+    assert f"id={made}" in front.service.log
+
+
+def test_what_nginx_refuses_is_worded_as_the_service_would(front: Front) -> None:
+    url = f"{front.address}/api/v1/cutouts"
+    assert problem(requests.post(url, data=b"x" * 65_537)) == (413, "body_too_large")
+    assert problem(requests.get(f"{url}?a={'x' * 9000}")) == (414, "address_too_long")
+    assert problem(requests.get(url, headers={"X-Long": "x" * 9000})) == (400, "malformed_http")
+    assert problem(requests.request("TRACE", url)) == (405, "method_not_allowed")
+    assert problem(requests.get(f"{front.address}/metrics")) == (404, "route_not_found")
+
+
+def test_a_caller_who_asks_too_often_is_told_when_to_come_back(front: Front) -> None:
+    with requests.Session() as session:
+        answers = [session.get(front.cutout(0)) for _ in range(400)]
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert refused
+    assert {problem(answer) for answer in refused} == {(429, "too_many_requests")}
+    assert refused[0].headers["Retry-After"] == "1"
+    time.sleep(1)
+    assert requests.get(front.cutout(0)).status_code == 200
+
+
+def test_a_service_that_is_down_is_unavailable_but_its_kept_answers_are_not(
+    sample_archive: SampleArchive, tmp_path: Path
+) -> None:
+    with running_front(sample_archive, tmp_path) as front:
+        kept = requests.get(front.cutout(0))
+        front.service.process.terminate()
+        front.service.process.wait(20)
+        answer = requests.get(f"{front.address}/healthz")
+        assert problem(answer) == (503, "storage_unavailable")
+        assert answer.headers["Retry-After"] == "5"
+        still = requests.get(front.cutout(0))
+        assert (still.status_code, still.content) == (200, kept.content)

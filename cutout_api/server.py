@@ -53,11 +53,7 @@ control_socket_disable = True  # it would be made in the home folder, which may 
 # Workers' heartbeat files: on a disk, a busy system stalls them.
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
 
-# prometheus_client looks at this once, when a worker imports it.
-_metrics_dir = None
-if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-    _metrics_dir = tempfile.mkdtemp(prefix="cutout-api-metrics-")
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics_dir
+METRICS_PREFIX = "cutout-api-metrics-"
 
 
 def make_application() -> Any:
@@ -75,6 +71,9 @@ def on_starting(_server: Any) -> None:
             f"cutout_api: archive.uri is {_settings.archive.uri}, but there is no such folder; "
             "'cutout_api demo' makes a simulated archive"
         )
+    # prometheus_client looks at this once, when a worker imports it.
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=METRICS_PREFIX)
     log.info("cutout_api %s on http://%s", __version__, bind)
 
 
@@ -107,8 +106,9 @@ def child_exit(_server: Any, worker: Any) -> None:
 
 
 def on_exit(_server: Any) -> None:
-    if _metrics_dir:
-        shutil.rmtree(_metrics_dir, ignore_errors=True)
+    folder = Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR", ""))
+    if folder.name.startswith(METRICS_PREFIX):  # the one made above
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def set_up_logging(settings: Settings) -> None:

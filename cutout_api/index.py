@@ -1,28 +1,61 @@
-"""One file: id -> row group and row.
+"""One file: id -> row, row -> page; built from the file, stored, loaded.
 
-Row groups whose statistics exclude the id are not read; of the others the key columns are
-read once and kept.
+An index is a few arrays: the alert ids in order and their rows, the objects in the order of
+time and their rows, and for each stamp column where its pages are, or even its cells. It is
+built from the end of the file, the key columns, and what the pages say of themselves; some
+100 kB for a file of 100 MB. It belongs to one version of a file: (path, size, time).
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import logging
+import os
+import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from . import metrics
-from .pages import read_columns, read_footer
+from .pages import (
+    CellMap,
+    Chunk,
+    Footer,
+    PageDamaged,
+    PageTable,
+    describe_chunk,
+    locate_pages,
+    map_cells,
+    read_cell,
+    read_cell_by_row_group,
+    read_columns,
+    read_footer,
+    read_mapped_cell,
+)
 from .storage import FileId, OpenFile
-from .surveys import Key, KeyValue, Survey
+from .surveys import KINDS, SURVEYS, Key, KeyValue, Survey
+
+log = logging.getLogger("cutout_api")
 
 NEVER = -np.inf
+MAX_NAME_BYTES = 64
+FORMAT = 1
+"""Of stored indexes; one of another format is built anew."""
+_MAGIC = b"CUTOUTIX"
+_INTEGERS, _BINARY = ("INT32", "INT64"), ("BYTE_ARRAY",)
+
+Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, order=True)
@@ -35,148 +68,204 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Location:
-    """Where an alert is."""
+    """Where an alert is: a row of the whole file."""
 
     file: FileId
-    row_group: int
     row: int
     epoch: Epoch
 
 
+@dataclass(frozen=True)
+class StampColumn:
+    """Where the stamps of one kind are: a column, and its chunk in each row group."""
+
+    name: str
+    chunks: tuple[Chunk | None, ...]
+    """None where pyarrow has to read it."""
+
+
 class FileIndex:
-    """The footer of one version of one file, and the key columns that were asked for so far."""
+    """What is known of one version of one file; shared by threads, it only ever grows."""
 
-    def __init__(self, file: OpenFile) -> None:
-        self.file_id = file.id
-        self.footer = read_footer(file)
-        self.leaves = _leaf_numbers(self.footer)
-        self._columns: dict[tuple[int, str], pa.Array] = {}
+    def __init__(
+        self,
+        file_id: FileId,
+        rows: NDArray[np.int64],
+        surveys: Mapping[str, SurveyKeys],
+        stamps: Mapping[tuple[str, str], StampColumn],
+    ) -> None:
+        self.file_id = file_id
+        self.row_groups = rows
+        """First row of each row group, and one more: the number of rows."""
+        self.surveys = surveys
+        self.stamps = stamps
+        self.tables: dict[tuple[str, int], PageTable] = {}
+        self.cells: dict[tuple[str, int], CellMap] = {}
+        self._lock = threading.Lock()
 
-    def column_of(self, names: tuple[str, ...], types: tuple[str, ...]) -> str | None:
-        """Return the first of several dotted names that this file has with such a parquet type."""
-        schema = self.footer.schema
-        for name in names:
-            if name in self.leaves and schema.column(self.leaves[name]).physical_type in types:
-                return name
-        return None
+    @property
+    def nbytes(self) -> int:
+        """Return how much memory the arrays take."""
+        parts: list[Any] = [*self.surveys.values(), *self.tables.values(), *self.cells.values()]
+        arrays = [value for part in parts for value in vars(part).values()]
+        return 2_000 + sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
 
-    def stamp_column(self, survey: Survey, kind: str) -> str | None:
-        """Return the column that holds the stamps of ``kind``, if the file has one."""
-        return self.column_of(survey.stamp_column_names(kind), ("BYTE_ARRAY",))
-
-    def find(self, file: OpenFile, survey: Survey, keys: Mapping[str, KeyValue]) -> Location | None:
+    def find(self, survey: Survey, keys: Mapping[str, KeyValue]) -> Location | None:
         """Return where the newest alert that matches every key is, or None.
 
         The newest has the greatest time; rows without a time come last, and the greater
-        alert id wins a tie. Raises FileUnreadable.
+        alert id wins a tie; of equal rows the last.
         """
-        wanted: list[tuple[str, KeyValue]] = []
-        for key in survey.keys:
-            if key.name in keys:
-                column = self._key_column(key)
-                if column is None:
-                    return None
-                wanted.append((column, keys[key.name]))
-        best: Location | None = None
-        for row_group in range(self.footer.num_row_groups):
-            if not all(self._may_hold(row_group, column, value) for column, value in wanted):
-                continue
-            rows = self._matching_rows(file, row_group, wanted)
-            if len(rows) == 0:
-                continue
-            row, epoch = self._newest(file, survey, row_group, rows)
-            if best is None or epoch > best.epoch:
-                best = Location(self.file_id, row_group, row, epoch)
-        return best
+        known = self.surveys.get(survey.name)
+        found = known and known.find(
+            keys.get(survey.alert_key.name), keys.get(survey.object_key.name)
+        )
+        return None if not found else Location(self.file_id, *found)
 
     def has_keys(self, survey: Survey, keys: Mapping[str, KeyValue]) -> bool:
         """Tell whether the file has a column for each of the keys."""
-        return all(self._key_column(key) is not None for key in survey.keys if key.name in keys)
+        known = self.surveys.get(survey.name)
+        if known is None:
+            return False
+        return (survey.alert_key.name not in keys or known.has_alerts) and (
+            survey.object_key.name not in keys or known.has_objects
+        )
 
-    def _key_column(self, key: Key) -> str | None:
-        """Return the column of a key, unless it is of a type that cannot hold an id exactly."""
-        return self.column_of(key.columns, ("INT32", "INT64", "BYTE_ARRAY"))
+    def stamp_column(self, survey: Survey, kind: str) -> StampColumn | None:
+        """Return the column that holds the stamps of ``kind``, if the file has one."""
+        return self.stamps.get((survey.name, kind))
 
-    def _may_hold(self, row_group: int, column: str, value: KeyValue) -> bool:
-        chunk = self.footer.row_group(row_group).column(self.leaves[column])
-        statistics = chunk.statistics
-        if statistics is None or not statistics.has_min_max:
-            return True
-        try:
-            low, high = statistics.min, statistics.max
-        except (pa.ArrowException, ValueError):  # damaged; the column itself will tell
-            return True
-        if isinstance(value, int):
-            return not isinstance(low, int) or bool(low <= value <= high)
-        return not isinstance(low, str) or bool(low <= value <= high)
+    def read_stamp(self, file: OpenFile, column: StampColumn, row: int) -> bytes | None:
+        """Return the stored bytes of one stamp, None where it is null, reading as few as known how.
 
-    def _matching_rows(
-        self, file: OpenFile, row_group: int, wanted: list[tuple[str, KeyValue]]
-    ) -> NDArray[np.int64]:
-        mask = np.ones(self.footer.row_group(row_group).num_rows, bool)
-        for column, value in wanted:
-            mask &= _equal(self._column(file, row_group, column), value)
-            if not mask.any():
-                break
-        return np.flatnonzero(mask)
-
-    def _newest(
-        self, file: OpenFile, survey: Survey, row_group: int, rows: NDArray[np.int64]
-    ) -> tuple[int, Epoch]:
-        times = np.full(len(rows), NEVER)
-        if column := self.column_of(survey.time_columns, ("DOUBLE", "FLOAT")):
-            values = self._column(file, row_group, column).take(pa.array(rows))
-            found = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
-            times = np.where(np.isfinite(found), found, NEVER)
-        ids = np.zeros(len(rows), np.int64)
-        if column := self._key_column(survey.alert_key):
-            values = self._column(file, row_group, column).take(pa.array(rows))
-            ids = values.cast(pa.int64(), safe=False).fill_null(0).to_numpy(zero_copy_only=False)
-        # The last of equal rows: a repeated alert is the one that was written later.
-        best = np.lexsort((rows, ids, times))[-1]
-        return int(rows[best]), Epoch(float(times[best]), int(ids[best]))
-
-    def _column(self, file: OpenFile, row_group: int, column: str) -> pa.Array:
-        cached = self._columns.get((row_group, column))
-        if cached is None:
-            (cached,) = read_columns(file, self.footer, row_group, [column])
-            self._columns[row_group, column] = cached
-        return cached
-
-
-class IndexCache:
-    """The file indexes of one process, those used longest ago forgotten first."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[str, FileIndex] = OrderedDict()
-
-    def get(self, file: OpenFile) -> FileIndex:
-        """Return the index of this version of the file, built when it is not at hand.
-
-        Raises FileUnreadable.
+        Raises FileUnreadable for a damaged page.
         """
-        path = file.id.path
-        with self._lock:
-            index = self._kept.get(path)
-            if index is not None and index.file_id == file.id:
-                self._kept.move_to_end(path)
-                metrics.count_cache("indexes", hit=True)
-                return index
-        metrics.count_cache("indexes", hit=False)
-        index = FileIndex(file)
-        with self._lock:
-            self._kept[path] = index
-            self._kept.move_to_end(path)
-            while len(self._kept) > self._most:
-                self._kept.popitem(last=False)
-        return index
+        row_group = int(np.searchsorted(self.row_groups, row, "right")) - 1
+        within = row - int(self.row_groups[row_group])
+        chunk = column.chunks[row_group]
+        if chunk is None:
+            metrics.READ_BY.labels("row group").inc()
+            return read_cell_by_row_group(file, row_group, column.name, within)
+        cells = self.cells.get((column.name, row_group))
+        if cells is not None:
+            with contextlib.suppress(PageDamaged, pa.ArrowException):
+                value = read_mapped_cell(file, chunk.codec, cells, within)
+                metrics.READ_BY.labels("block").inc()
+                return value
+        table = self.table(file, column, row_group)
+        found = table and read_cell(file, chunk, table, within)
+        if found:
+            metrics.READ_BY.labels("page").inc()
+            return found[0]
+        metrics.READ_BY.labels("row group").inc()
+        return read_cell_by_row_group(file, row_group, column.name, within)
+
+    def table(self, file: OpenFile, column: StampColumn, row_group: int) -> PageTable | None:
+        """Return where the pages of a chunk are, looking for them when it is not known yet."""
+        place = (column.name, row_group)
+        table = self.tables.get(place)
+        chunk = column.chunks[row_group]
+        if table is None and chunk is not None:
+            with self._lock:
+                table = self.tables.get(place) or locate_pages(file, chunk)
+                if table is not None:
+                    self.tables[place] = table
+        return table
+
+    def complete(self, file: OpenFile, *, blocks: bool) -> None:
+        """Look for every page, and with ``blocks`` for every cell: what is done ahead of time."""
+        for column in self.stamps.values():
+            for row_group, chunk in enumerate(column.chunks):
+                table = self.table(file, column, row_group)
+                if not blocks or chunk is None or table is None:
+                    continue
+                if (column.name, row_group) not in self.cells:
+                    cells = map_cells(file, chunk, table)
+                    if cells is not None:
+                        self.cells[column.name, row_group] = cells
 
 
-def _leaf_numbers(footer: pq.FileMetaData) -> dict[str, int]:
+@dataclass(frozen=True)
+class SurveyKeys:
+    """The ids of a file as one survey names them; empty arrays where it has no such column."""
+
+    alert_ids: NDArray[np.int64]
+    """In order, without nulls."""
+    alert_rows: NDArray[np.int32]
+    objects: NDArray[Any]
+    """In order; int64, or bytes for names."""
+    object_rows: NDArray[np.int32]
+    """Of each object in the order of epochs."""
+    row_times: NDArray[np.float64]
+    row_alerts: NDArray[np.int64]
+    has_alerts: bool
+    has_objects: bool
+
+    def find(
+        self, alert_id: KeyValue | None, object_id: KeyValue | None
+    ) -> tuple[int, Epoch] | None:
+        """Return the newest row with these ids, and its epoch."""
+        rows: NDArray[np.int32] | None = None
+        if alert_id is not None:
+            rows = _rows_of(self.alert_ids, self.alert_rows, alert_id)
+        if object_id is not None:
+            of_object = _rows_of(self.objects, self.object_rows, object_id)
+            rows = of_object if rows is None else of_object[np.isin(of_object, rows)]
+        if rows is None or not len(rows):
+            return None
+        row = int(rows[-1])
+        return row, Epoch(float(self.row_times[row]), int(self.row_alerts[row]))
+
+
+def _rows_of(values: NDArray[Any], rows: NDArray[np.int32], value: KeyValue) -> NDArray[np.int32]:
+    """Return the rows of a value, itself compared as the column holds it: exactly."""
+    wanted: Any = str(value).encode() if values.dtype.kind == "S" else value
+    if not len(values) or (isinstance(wanted, str) and values.dtype.kind != "S"):
+        return rows[:0]
+    low, high = (
+        np.searchsorted(values, [wanted], "left"),
+        np.searchsorted(values, [wanted], "right"),
+    )
+    return rows[low[0] : high[0]]
+
+
+# --- building ----------------------------------------------------------------------------------
+
+
+def build_index(file: OpenFile) -> FileIndex:
+    """Read what an index is made of: the end of the file, its key columns, its page index.
+
+    Raises FileUnreadable, NotParquet.
+    """
+    footer = read_footer(file)
+    leaves = _leaf_numbers(footer.metadata)
+    keys = _read_keys(footer, leaves)
+    stamps: dict[tuple[str, str], StampColumn] = {}
+    for survey in SURVEYS:
+        for kind in KINDS:
+            name = _column_of(footer.metadata, leaves, survey.stamp_column_names(kind), _BINARY)
+            if name is not None:
+                chunks = tuple(
+                    describe_chunk(footer, row_group, leaves[name])
+                    for row_group in range(footer.metadata.num_row_groups)
+                )
+                stamps[survey.name, kind] = StampColumn(name, chunks)
+    counts = [footer.metadata.row_group(n).num_rows for n in range(footer.metadata.num_row_groups)]
+    first_rows = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    index = FileIndex(file.id, first_rows, keys, stamps)
+    for column in stamps.values():
+        for row_group, chunk in enumerate(column.chunks):
+            # Of the others the headers are walked when one of their stamps is asked for.
+            if chunk is not None and chunk.offset_index is not None:
+                table = locate_pages(footer.window, chunk)
+                if table is not None:
+                    index.tables[column.name, row_group] = table
+    return index
+
+
+def _leaf_numbers(metadata: pq.FileMetaData) -> dict[str, int]:
     """Return the dotted names of the leaf columns that hold one value a row, and their places."""
-    schema = footer.schema
+    schema = metadata.schema
     return {
         column.path: number
         for number, column in enumerate(schema.column(i) for i in range(len(schema)))
@@ -184,15 +273,344 @@ def _leaf_numbers(footer: pq.FileMetaData) -> dict[str, int]:
     }
 
 
-def _equal(values: pa.Array, value: KeyValue) -> NDArray[np.bool_]:
-    """Compare exactly, with no float in between; ids stored as text are compared as text."""
+def _column_of(
+    metadata: pq.FileMetaData,
+    leaves: Mapping[str, int],
+    names: tuple[str, ...],
+    types: tuple[str, ...],
+) -> str | None:
+    """Return the first of several dotted names that this file has with such a parquet type."""
+    for name in names:
+        if name in leaves and metadata.schema.column(leaves[name]).physical_type in types:
+            return name
+    return None
+
+
+def _read_keys(footer: Footer, leaves: Mapping[str, int]) -> dict[str, SurveyKeys]:
+    """Read ids and times of every survey whose columns the file has."""
+    named: dict[str, tuple[str | None, str | None, str | None]] = {}
+    for survey in SURVEYS:
+
+        def column(key: Key) -> str | None:
+            return _column_of(footer.metadata, leaves, key.columns, _INTEGERS + _BINARY)
+
+        alert, object_ = column(survey.alert_key), column(survey.object_key)
+        time = _column_of(footer.metadata, leaves, survey.time_columns, ("DOUBLE", "FLOAT"))
+        if alert or object_:
+            named[survey.name] = (alert, object_, time)
+    wanted = sorted({name for names in named.values() for name in names if name})
+    arrays = dict(zip(wanted, read_columns(footer.window, footer.metadata, wanted), strict=True))
+    return {
+        survey.name: _order_keys(
+            footer.metadata.num_rows, *(arrays.get(name or "") for name in named[survey.name])
+        )
+        for survey in SURVEYS
+        if survey.name in named
+    }
+
+
+def _order_keys(
+    rows: int, alerts: pa.Array | None, objects: pa.Array | None, times: pa.Array | None
+) -> SurveyKeys:
+    numbers = np.arange(rows, dtype=np.int32)
+    row_times = np.full(rows, NEVER)
+    if times is not None:
+        found = times.cast(pa.float64()).to_numpy(zero_copy_only=False)
+        row_times = np.where(np.isfinite(found), found, NEVER)
+    row_alerts = np.zeros(rows, np.int64)
+    alert_rows = numbers[:0]
+    if alerts is not None:
+        exact = _exact_integers(alerts)
+        row_alerts = exact.fill_null(0).to_numpy(zero_copy_only=False)
+        valid = numbers[exact.is_valid().to_numpy(zero_copy_only=False)]
+        alert_rows = valid[np.lexsort((valid, row_times[valid], row_alerts[valid]))]
+    object_values: NDArray[Any] = np.zeros(0, np.int64)
+    object_rows = numbers[:0]
+    if objects is not None:
+        values, valid = _comparable(objects)
+        order = np.lexsort((valid, row_alerts[valid], row_times[valid], values))
+        object_values, object_rows = values[order], valid[order].astype(np.int32)
+    return SurveyKeys(
+        alert_ids=row_alerts[alert_rows],
+        alert_rows=alert_rows,
+        objects=object_values,
+        object_rows=object_rows,
+        row_times=row_times,
+        row_alerts=row_alerts,
+        has_alerts=alerts is not None,
+        has_objects=objects is not None,
+    )
+
+
+def _exact_integers(values: pa.Array) -> pa.Array:
+    """Return ids as int64 with no float in between; null for what is none, or too large."""
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
-    if not pa.types.is_integer(values.type):
-        value = str(value)
+    if pa.types.is_uint64(values.type):
+        fits = pc.less_equal(values, pa.scalar(2**63 - 1, pa.uint64()))
+        return pc.if_else(fits, values, pa.scalar(None, pa.uint64())).cast(pa.int64())
+    if pa.types.is_integer(values.type):
+        return values.cast(pa.int64())
+    if not _is_text(values.type):  # times, decimals: whole numbers underneath, but no ids
+        return pa.nulls(len(values), pa.int64())
+    return pa.array([_whole(text) for text in values.to_pylist()], pa.int64())
+
+
+def _whole(text: str | bytes | None) -> int | None:
     try:
-        wanted = pa.scalar(value, values.type)
-    except (pa.ArrowException, OverflowError, TypeError):  # no such value fits this column
-        return np.zeros(len(values), bool)
-    matches: NDArray[np.bool_] = pc.equal(values, wanted).fill_null(False).to_numpy(False)
-    return matches
+        number = int(text or "x")
+    except ValueError:
+        return None
+    # Only as it would be sent: "007" and " 7" are other names than 7.
+    spelled = str(number) if isinstance(text, str) else str(number).encode()
+    return number if spelled == text and -(2**63) <= number < 2**63 else None
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return any(
+        check(kind)
+        for check in (
+            pa.types.is_string,
+            pa.types.is_large_string,
+            pa.types.is_binary,
+            pa.types.is_large_binary,
+        )
+    )
+
+
+def _comparable(values: pa.Array) -> tuple[NDArray[Any], NDArray[np.int32]]:
+    """Return the values that are not null, as int64 or as bytes, and their rows."""
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if pa.types.is_integer(values.type):
+        values = _exact_integers(values)
+        converted = values.drop_null().to_numpy(zero_copy_only=False)
+    elif _is_text(values.type):
+        # One absurdly long name would make every name that long.
+        known = pc.less_equal(pc.binary_length(values), MAX_NAME_BYTES)
+        values = pc.if_else(known, values, pa.scalar(None, values.type))
+        texts = values.drop_null().to_pylist()
+        encoded = [text.encode() if isinstance(text, str) else text for text in texts]
+        converted = np.array(encoded or [b""], np.bytes_)[: len(encoded)]
+    else:
+        values = pa.nulls(len(values), pa.int64())
+        converted = np.zeros(0, np.int64)
+    rows = np.flatnonzero(values.is_valid().to_numpy(zero_copy_only=False)).astype(np.int32)
+    return converted, rows
+
+
+# --- keeping -----------------------------------------------------------------------------------
+
+
+class IndexCache:
+    """The file indexes of one process, bounded in bytes, those used longest ago forgotten first.
+
+    What is not at hand is loaded from the store, else built from the file and stored.
+    """
+
+    def __init__(self, most_bytes: int, store: IndexStore | None) -> None:
+        self._most_bytes = most_bytes
+        self._store = store
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, tuple[FileIndex, int]] = OrderedDict()
+        self._bytes = 0
+        self._building: dict[str, threading.Lock] = {}
+
+    @property
+    def nbytes(self) -> int:
+        return self._bytes
+
+    def get(self, file: OpenFile) -> FileIndex:
+        """Return the index of this version of the file.
+
+        Raises FileUnreadable, NotParquet.
+        """
+        index = self._at_hand(file.id)
+        if index is not None:
+            metrics.count_cache("indexes", hit=True)
+            return index
+        metrics.count_cache("indexes", hit=False)
+        with self._one_at_a_time(file.id.path):
+            index = self._at_hand(file.id)
+            if index is None:
+                index = self._store.load(file.id) if self._store else None
+                if index is None:
+                    index = build_index(file)
+                    self.keep(index)
+                else:
+                    self._remember(index)
+        return index
+
+    def keep(self, index: FileIndex) -> None:
+        """Remember an index, and store it, when it is new or has learnt something."""
+        self._remember(index)
+        if self._store:
+            self._store.save(index)
+
+    def _at_hand(self, file_id: FileId) -> FileIndex | None:
+        with self._lock:
+            index, _ = self._kept.get(file_id.path, (None, 0))
+            if index is None or index.file_id != file_id:
+                return None
+            self._kept.move_to_end(file_id.path)
+            return index
+
+    def _remember(self, index: FileIndex) -> None:
+        with self._lock:
+            path, size = index.file_id.path, index.nbytes
+            _, before = self._kept.pop(path, (None, 0))
+            self._kept[path] = (index, size)
+            self._bytes += size - before
+            while self._bytes > self._most_bytes and len(self._kept) > 1:
+                _, (_, gone) = self._kept.popitem(last=False)
+                self._bytes -= gone
+        metrics.INDEX_BYTES.set(self._bytes)
+
+    @contextlib.contextmanager
+    def _one_at_a_time(self, path: str) -> Iterator[None]:
+        """Let one thread build what several ask for at once."""
+        with self._lock:
+            lock = self._building.setdefault(path, threading.Lock())
+        try:
+            with lock:
+                yield
+        finally:
+            with self._lock:
+                self._building.pop(path, None)
+
+
+class IndexStore:
+    """A folder of stored indexes, one file for each file of an archive, shared by processes.
+
+    What cannot be read, or was made for another version of the file, is as if it were not there.
+    """
+
+    def __init__(self, folder: Path, place: str) -> None:
+        self._folder = folder
+        self._place = place
+        """Tells the archives of one folder apart."""
+        self._complained = False
+
+    def load(self, file_id: FileId) -> FileIndex | None:
+        """Return the stored index of this version of the file."""
+        try:
+            content = self._path(file_id).read_bytes()
+        except OSError:
+            return None
+        index = unpack_index(content, file_id)
+        metrics.count_cache("stored indexes", hit=index is not None)
+        return index
+
+    def save(self, index: FileIndex) -> None:
+        """Store an index whole or not at all; a folder that cannot be written is logged once."""
+        path = self._path(index.file_id)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=".", dir=path.parent)
+            try:
+                with os.fdopen(handle, "wb") as part:
+                    part.write(pack_index(index))
+                Path(name).replace(path)
+            except BaseException:
+                Path(name).unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            if not self._complained:
+                log.warning("indexes cannot be stored in %s: %s", self._folder, error)
+                self._complained = True
+
+    def _path(self, file_id: FileId) -> Path:
+        name = hashlib.blake2b(
+            f"{self._place}\n{file_id.path}".encode(), digest_size=16
+        ).hexdigest()
+        return self._folder / name[:2] / f"{name[2:]}.index"
+
+
+def pack_index(index: FileIndex) -> bytes:
+    """Return an index as bytes: magic, checksum, a JSON header, and the arrays it describes."""
+    arrays: Arrays = {"row_groups": index.row_groups}
+    header: dict[str, Any] = {
+        "format": FORMAT,
+        "file": list(vars(index.file_id).values()),
+        "surveys": {},
+        "stamps": [],
+        "tables": [],
+        "cells": [],
+    }
+    for name, keys in index.surveys.items():
+        header["surveys"][name] = [keys.has_alerts, keys.has_objects]
+        arrays |= _arrays_of(keys, f"keys/{name}")
+    for (survey, kind), column in index.stamps.items():
+        chunks = [chunk and asdict(chunk) for chunk in column.chunks]
+        header["stamps"].append([survey, kind, column.name, chunks])
+    for number, ((name, row_group), table) in enumerate(list(index.tables.items())):
+        header["tables"].append([name, row_group, table.dictionary])
+        arrays |= _arrays_of(table, f"tables/{number}")
+    for number, ((name, row_group), cells) in enumerate(list(index.cells.items())):
+        header["cells"].append([name, row_group])
+        arrays |= _arrays_of(cells, f"cells/{number}")
+    header["arrays"] = [[name, array.dtype.str, len(array)] for name, array in arrays.items()]
+    described = orjson.dumps(header)
+    described += b" " * (-len(described) % 8)
+    body = len(described).to_bytes(8, "little") + described
+    body += b"".join(_padded(array.tobytes()) for array in arrays.values())
+    return _MAGIC + _checksum(body) + body
+
+
+def unpack_index(content: bytes, file_id: FileId) -> FileIndex | None:
+    """Return the index in ``content`` if it is whole and belongs to this version of the file."""
+    start = len(_MAGIC) + 16
+    if content[: len(_MAGIC)] != _MAGIC or _checksum(content[start:]) != content[8:start]:
+        return None
+    length = int.from_bytes(content[start : start + 8], "little")
+    place = start + 8 + length
+    header = orjson.loads(content[start + 8 : place])
+    if header["format"] != FORMAT or FileId(*header["file"]) != file_id:
+        return None
+    arrays: Arrays = {}
+    for name, kind, count in header["arrays"]:
+        arrays[name] = np.frombuffer(content, kind, count, place)
+        place += -(-arrays[name].nbytes // 8) * 8
+    surveys = {
+        name: SurveyKeys(**_named(arrays, f"keys/{name}"), has_alerts=alerts, has_objects=objects)
+        for name, (alerts, objects) in header["surveys"].items()
+    }
+    stamps = {
+        (survey, kind): StampColumn(name, tuple(chunk and _chunk(chunk) for chunk in chunks))
+        for survey, kind, name, chunks in header["stamps"]
+    }
+    index = FileIndex(file_id, arrays["row_groups"], surveys, stamps)
+    for number, (name, row_group, dictionary) in enumerate(header["tables"]):
+        table = _named(arrays, f"tables/{number}")
+        index.tables[name, row_group] = PageTable(
+            **table, dictionary=dictionary and tuple(dictionary)
+        )
+    for number, (name, row_group) in enumerate(header["cells"]):
+        index.cells[name, row_group] = CellMap(**_named(arrays, f"cells/{number}"))
+    return index
+
+
+def _arrays_of(part: SurveyKeys | PageTable | CellMap, prefix: str) -> Arrays:
+    return {
+        f"{prefix}/{field.name}": value
+        for field in fields(part)
+        if isinstance(value := getattr(part, field.name), np.ndarray)
+    }
+
+
+def _named(arrays: Arrays, prefix: str) -> dict[str, Any]:
+    start = len(prefix) + 1
+    return {name[start:]: array for name, array in arrays.items() if name.startswith(prefix + "/")}
+
+
+def _chunk(described: dict[str, Any]) -> Chunk:
+    place = described.pop("offset_index")
+    return Chunk(**described, offset_index=place and tuple(place))
+
+
+def _padded(content: bytes) -> bytes:
+    return content + b"\0" * (-len(content) % 8)
+
+
+def _checksum(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()

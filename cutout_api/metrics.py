@@ -16,6 +16,7 @@ from prometheus_client import (
     REGISTRY,
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     generate_latest,
 )
@@ -38,6 +39,10 @@ STAGE_SECONDS = Histogram(
 )
 BYTES_READ = Counter("cutout_storage_bytes", "Bytes read from the archive.")
 READS = Counter("cutout_storage_reads", "Positioned reads made on the archive.")
+READ_BY = Counter("cutout_stamps_read", "Stamps read by block, page or row group.", ("by",))
+INDEX_BYTES = Gauge(
+    "cutout_index_bytes", "Memory of the file indexes at hand.", multiprocess_mode="livesum"
+)
 CACHE = Counter("cutout_cache", "Look-ups in a cache.", ("cache", "result"))
 
 _STAGE = {name: STAGE_SECONDS.labels(name) for name in STAGES}

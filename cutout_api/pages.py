@@ -1,21 +1,139 @@
-"""The bytes of one cell of one column, reading no more than its column chunk."""
+"""The bytes of one cell of one column, reading as little of the file as possible.
+
+A column chunk is made of pages; a page of a binary column holds the values of some rows, and
+levels that say which are null. What is compressed as one run of bytes is called a *body* here.
+Where only the pages are known, one page is read and the cell is looked for in it; where the
+cells' places and the independent blocks of their bodies are known too (``CellMap``), only those
+blocks are read.
+
+What these functions do not know, they say by ``None``, and pyarrow reads the row group.
+Source: parquet-format 2.11 (Data Pages, Encodings, Page Index), snappy's format description.
+"""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from struct import Struct as Packed
+from struct import error as PackedTooShort  # noqa: N812
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from .errors import FileUnreadable, NotParquet, shorten
 from .storage import OpenFile, Source
+from .thrift import Struct, ThriftError, ThriftShort, read_struct
 
 MAGIC = b"PAR1"
+TAIL_BYTES = 262_144
+"""Read first of a file never seen: the footer, and the page index before it, of most files."""
+HEADER_BYTES = 128
+"""Read first for a page header, which is some 25 bytes unless it carries statistics."""
+SNAPPY_BLOCK = 65_536
+"""What every snappy writer seen compresses at a time, though the format promises nothing."""
+
+# Thrift field ids. Source: parquet.thrift.
+_CHUNK_OFFSET_INDEX, _CHUNK_OFFSET_INDEX_LENGTH = 4, 5
+_META_CODEC, _META_VALUES, _META_COMPRESSED = 4, 5, 7
+_META_DATA_PAGE = 9
+_META_PATH = 3
+_PAGE_TYPE, _PAGE_INFLATED, _PAGE_SIZE, _PAGE_CRC = 1, 2, 3, 4
+_PAGE_V1, _PAGE_DICTIONARY, _PAGE_V2 = 5, 7, 8
+_DATA_PAGE, _INDEX_PAGE, _DICTIONARY_PAGE, _DATA_PAGE_V2 = range(4)
+_PLAIN, _PLAIN_DICTIONARY, _RLE, _RLE_DICTIONARY = 0, 2, 3, 8
+# Names of pyarrow by number; "lz4" is the framing of Hadoop, which is taken apart here.
+CODECS = {0: "none", 1: "snappy", 2: "gzip", 4: "brotli", 5: "lz4", 6: "zstd", 7: "lz4_raw"}
+
+_UINT32 = Packed("<I")
+_UINT32_BE = Packed(">I")
+
+
+class PageDamaged(ValueError):
+    """The bytes of a page contradict themselves."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A column chunk of a binary column, as the footer describes it."""
+
+    start: int
+    length: int
+    codec: str
+    rows: int
+    max_definition_level: int
+    offset_index: tuple[int, int] | None
+    """Offset and length of the page locations, where the writer left them."""
+
+
+@dataclass(frozen=True)
+class PageTable:
+    """Where the pages of a chunk are: three arrays with one entry a page, in order of rows."""
+
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    """Header and body."""
+    first_rows: NDArray[np.int64]
+    """Within the row group."""
+    dictionary: tuple[int, int] | None
+    """Offset and size of the dictionary page."""
+
+    @property
+    def nbytes(self) -> int:
+        return self.offsets.nbytes + self.sizes.nbytes + self.first_rows.nbytes
+
+    @property
+    def rows(self) -> int:
+        return len(self.first_rows)
+
+
+@dataclass(frozen=True)
+class CellMap:
+    """Where every cell of a chunk is, and the blocks of each body that inflate on their own.
+
+    A body is what is compressed as one: the values of a page, or the dictionary.
+    """
+
+    body_offsets: NDArray[np.int64]
+    """In the file."""
+    body_sizes: NDArray[np.int64]
+    """As stored."""
+    body_inflated: NDArray[np.int64]
+    first_blocks: NDArray[np.int32]
+    """Where each body's blocks begin in ``blocks``, and one more. No block: the body is stored
+    as it is. One: it is inflated whole. More: one for each 64 kB."""
+    blocks: NDArray[np.int32]
+    """Offset of each block in its body, as stored."""
+    cell_bodies: NDArray[np.int32]
+    cell_starts: NDArray[np.int32]
+    """In the inflated body."""
+    cell_lengths: NDArray[np.int32]
+    """-1 where the cell is null."""
+
+
+class Window:
+    """A file of which one range is at hand already; reads outside it go to the file."""
+
+    def __init__(self, file: OpenFile, start: int, data: bytes) -> None:
+        self.file = file
+        self.id = file.id
+        self.size = file.size
+        self.start = start
+        self.data = data
+
+    def read_at(self, length: int, offset: int) -> bytes:
+        length = min(length, self.size - offset)
+        within = offset - self.start
+        if within >= 0 and within + length <= len(self.data):
+            return self.data[within : within + length]
+        return self.file.read_at(length, offset)
 
 
 @contextmanager
-def parquet_errors(file: OpenFile, source: Source, part: str) -> Iterator[None]:
+def parquet_errors(path: str, source: Source | None, part: str) -> Iterator[None]:
     """Turn what pyarrow raises on damaged bytes into FileUnreadable.
 
     What went wrong below pyarrow, in the storage, is raised as it was.
@@ -23,61 +141,70 @@ def parquet_errors(file: OpenFile, source: Source, part: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, ValueError, KeyError, RuntimeError) as error:
-        if source.failure is not None:
+        if source is not None and source.failure is not None:
             raise source.failure from None
-        raise FileUnreadable(f"{part} of {shorten(file.id.path)} is damaged") from error
+        raise FileUnreadable(f"{part} of {shorten(path)} is damaged") from error
 
 
-def read_footer(file: OpenFile) -> pq.FileMetaData:
-    """Return the file's footer: schema, row groups, statistics.
+@dataclass(frozen=True)
+class Footer:
+    """What the end of a file says: pyarrow's view of it, its bytes, and the bytes before it."""
+
+    metadata: pq.FileMetaData
+    content: bytes
+    window: Window
+
+
+def read_footer(file: OpenFile) -> Footer:
+    """Read the file's footer: schema, row groups, statistics, in one read where it is usual.
 
     Raises FileUnreadable for a parquet file that is empty, cut short or damaged, NotParquet
     for a file that neither is one nor is named like one.
     """
-    source = file.source()
+    length = min(TAIL_BYTES, file.size)
+    window = Window(file, file.size - length, file.read_at(length, file.size - length))
+    source = Source(window)
     try:
-        with parquet_errors(file, source, "the footer"):
-            return pq.read_metadata(pa.PythonFile(source, mode="r"))
+        with parquet_errors(file.id.path, source, "the footer"):
+            if window.data[-len(MAGIC) :] != MAGIC:
+                raise ValueError("no magic number at the end")
+            metadata = pq.read_metadata(pa.PythonFile(source, mode="r"))
+            length = metadata.serialized_size
+            (stored_length,) = _UINT32.unpack_from(window.data, len(window.data) - 8)
+            content = window.read_at(stored_length, file.size - 8 - stored_length)
     except FileUnreadable as error:
         if file.id.path.endswith(".parquet") or file.read_at(len(MAGIC), 0) == MAGIC:
             raise
         raise NotParquet(f"{shorten(file.id.path)} is not a parquet file") from error
+    return Footer(metadata, content, window)
 
 
 def read_columns(
-    file: OpenFile, footer: pq.FileMetaData, row_group: int, columns: list[str]
+    file: OpenFile | Window, metadata: pq.FileMetaData, columns: list[str]
 ) -> list[pa.Array]:
-    """Return whole leaf columns of one row group, as flat arrays in the order of ``columns``.
+    """Return whole leaf columns of the file, as flat arrays in the order of ``columns``.
 
     ``columns`` are dotted leaf names that the footer has, none of them inside a list.
     Raises FileUnreadable for damaged pages.
     """
-    source = file.source()
-    with parquet_errors(file, source, "a page"):
+    return _read_columns(file, metadata, list(range(metadata.num_row_groups)), columns)
+
+
+def _read_columns(
+    file: OpenFile | Window, metadata: pq.FileMetaData, row_groups: list[int], columns: list[str]
+) -> list[pa.Array]:
+    source = Source(file)
+    with parquet_errors(file.id.path, source, "a page"):
         # A reader of its own for each call: pyarrow's are not safe to share between threads.
         reader = pq.ParquetFile(
-            pa.PythonFile(source, mode="r"),
-            metadata=footer,
-            page_checksum_verification=True,
+            pa.PythonFile(source, mode="r"), metadata=metadata, page_checksum_verification=True
         )
-        table = reader.read_row_group(row_group, columns=columns, use_threads=False)
+        table = reader.read_row_groups(row_groups, columns=columns, use_threads=False)
         arrays = [_leaf(table, column) for column in columns]
-        rows = footer.row_group(row_group).num_rows
+        rows = sum(metadata.row_group(number).num_rows for number in row_groups)
         if any(len(array) != rows for array in arrays):
-            raise ValueError("a column is shorter than its row group")
+            raise ValueError("a column is shorter than its row groups")
         return arrays
-
-
-def read_cell(
-    file: OpenFile, footer: pq.FileMetaData, row_group: int, column: str, row: int
-) -> bytes | None:
-    """Return the value of a binary column in one row of a row group; None where it is null.
-
-    Raises FileUnreadable for a damaged page.
-    """
-    (values,) = read_columns(file, footer, row_group, [column])
-    value: bytes | None = values[row].as_py()
-    return value
 
 
 def _leaf(table: pa.Table, column: str) -> pa.Array:
@@ -89,3 +216,632 @@ def _leaf(table: pa.Table, column: str) -> pa.Array:
     for name in rest:
         values = values.flatten()[values.type.get_field_index(name)]
     return values
+
+
+def read_cell_by_row_group(file: OpenFile, row_group: int, column: str, row: int) -> bytes | None:
+    """Return a cell the slow way, which knows every encoding: pyarrow reads the whole chunk.
+
+    Raises FileUnreadable for damaged pages.
+    """
+    footer = read_footer(file)
+    (values,) = _read_columns(footer.window, footer.metadata, [row_group], [column])
+    value: bytes | None = values[row].as_py()
+    return value
+
+
+# --- where the pages are -----------------------------------------------------------------------
+
+
+def describe_chunk(footer: Footer, row_group: int, leaf: int) -> Chunk | None:
+    """Return where a column chunk is and how it is written, or None if that is not understood.
+
+    pyarrow tells all of it but the place of the offset index and which LZ4 is meant, so these
+    are read from the footer's bytes: from the chunk's path on, which stands there once for
+    each row group, and only if what follows agrees with what pyarrow says.
+    """
+    column = footer.metadata.row_group(row_group).column(leaf)
+    schema = footer.metadata.schema.column(leaf)
+    if schema.max_repetition_level or schema.physical_type != "BYTE_ARRAY":
+        return None
+    path = b"".join(_packed(name.encode()) for name in column.path_in_schema.split("."))
+    # Field 3 after field 2, a list; of so many; strings. With its first byte, no name in the schema
+    # looks like it.
+    sought = bytes([0x19, (column.path_in_schema.count(".") + 1) << 4 | 8]) + path
+    place = footer.content.find(sought)
+    while place >= 0:
+        try:
+            meta, end = read_struct(footer.content, place + len(sought), after_field=_META_PATH)
+            rest, _ = read_struct(footer.content, end, after_field=3)
+        except ThriftError:
+            meta, rest = {}, {}
+        if (meta.get(_META_DATA_PAGE), meta.get(_META_COMPRESSED), meta.get(_META_VALUES)) == (
+            column.data_page_offset,
+            column.total_compressed_size,
+            column.num_values,
+        ):
+            return _chunk(column, schema, meta, rest)
+        place = footer.content.find(sought, place + 1)
+    return None
+
+
+def _packed(name: bytes) -> bytes:
+    length = len(name)
+    head = bytes([length]) if length < 128 else bytes([length & 0x7F | 0x80, length >> 7])
+    return head + name
+
+
+def _chunk(
+    column: pq.ColumnChunkMetaData, schema: pq.ColumnSchema, meta: Struct, rest: Struct
+) -> Chunk | None:
+    codec = CODECS.get(meta.get(_META_CODEC, -1))
+    if codec is None or 8 in rest or 9 in rest:  # encrypted
+        return None
+    dictionary = column.dictionary_page_offset or 0
+    start = min(dictionary or column.data_page_offset, column.data_page_offset)
+    offset, size = rest.get(_CHUNK_OFFSET_INDEX), rest.get(_CHUNK_OFFSET_INDEX_LENGTH)
+    return Chunk(
+        start=start,
+        length=column.total_compressed_size,
+        codec=codec,
+        rows=column.num_values,
+        max_definition_level=schema.max_definition_level,
+        offset_index=(offset, size) if offset and size else None,
+    )
+
+
+def locate_pages(file: OpenFile | Window, chunk: Chunk) -> PageTable | None:
+    """Return where the pages of a chunk are: from its offset index, else by walking headers.
+
+    A walk ends at the first header that cannot be read; the pages before it are known then.
+    Returns None where there are none.
+    """
+    table = _read_offset_index(file, chunk) if chunk.offset_index else None
+    return table or _walk_pages(file, chunk)
+
+
+def _read_offset_index(file: OpenFile | Window, chunk: Chunk) -> PageTable | None:
+    offset, length = chunk.offset_index or (0, 0)
+    try:
+        index, _ = read_struct(file.read_at(length, offset))
+        locations = [(page[1], page[2], page[3]) for page in index[1]]
+    except (ThriftError, KeyError, TypeError):
+        return None
+    table = _table(locations, chunk)
+    if table is None or not _is_plausible(table, chunk):
+        return None
+    return table
+
+
+def _table(locations: list[tuple[int, int, int]], chunk: Chunk) -> PageTable | None:
+    if not locations:
+        return None
+    offsets, sizes, first_rows = np.array(locations, np.int64).T.copy()
+    before = int(offsets[0]) - chunk.start
+    return PageTable(offsets, sizes, first_rows, (chunk.start, before) if before > 0 else None)
+
+
+def _is_plausible(table: PageTable, chunk: Chunk) -> bool:
+    ends = table.offsets + table.sizes
+    return bool(
+        table.first_rows[0] == 0
+        and (np.diff(table.first_rows) > 0).all()
+        and table.first_rows[-1] < chunk.rows
+        and (table.sizes > 0).all()
+        and table.offsets[0] >= chunk.start
+        and (ends[:-1] <= table.offsets[1:]).all()
+        and ends[-1] <= chunk.start + chunk.length
+    )
+
+
+def _walk_pages(file: OpenFile | Window, chunk: Chunk) -> PageTable | None:
+    locations = []
+    position, end, row = chunk.start, chunk.start + chunk.length, 0
+    ahead = HEADER_BYTES
+    window = Window(file, 0, b"") if isinstance(file, OpenFile) else file
+    while position < end and row < chunk.rows:
+        try:
+            header, length, window = _read_header(window, position, end, ahead)
+            size = length + header[_PAGE_SIZE]
+            kind = header[_PAGE_TYPE]
+            if kind == _DATA_PAGE:
+                rows = header[_PAGE_V1][1]
+            elif kind == _DATA_PAGE_V2:
+                rows = header[_PAGE_V2][3]
+            else:
+                rows = 0
+            if header[_PAGE_SIZE] < 0 or rows < 0 or position + size > end:
+                break
+        except (ThriftError, KeyError, TypeError):
+            break
+        if rows:
+            locations.append((position, size, row))
+        row += rows
+        position += size
+        # Small pages are met several in one read.
+        ahead = HEADER_BYTES if size > TAIL_BYTES // 4 else TAIL_BYTES
+    return _table(locations, chunk)
+
+
+def _read_header(window: Window, position: int, end: int, ahead: int) -> tuple[Struct, int, Window]:
+    """Read the page header at ``position``; return it, its length, and the bytes read for it."""
+    while True:
+        within = position - window.start
+        if 0 <= within < len(window.data):
+            try:
+                header, stop = read_struct(window.data, within)
+                return header, stop - within, window
+            except ThriftShort:
+                if window.start + len(window.data) >= end:
+                    raise
+                ahead = max(8 * ahead, 2 * (len(window.data) - within))
+        length = min(ahead, end - position)
+        data = window.file.read_at(length, position)
+        if not data:
+            raise ThriftShort("the file ends before its page")
+        window = Window(window.file, position, data)
+
+
+# --- a cell in its page ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Page:
+    """A data page taken apart."""
+
+    values: memoryview
+    """The inflated body."""
+    values_start: int
+    """Where the values begin in it; in a page of version 1 the levels stand before them."""
+    defined: NDArray[np.bool_]
+    """For each row, whether it has a value."""
+    by_dictionary: bool
+    body: tuple[int, int, int, bool]
+    """Of the body: its offset in the page, its stored and inflated size, whether compressed."""
+
+
+def read_cell(
+    file: OpenFile, chunk: Chunk, table: PageTable, row: int
+) -> tuple[bytes | None] | None:
+    """Return the cell in a row of the chunk, as a tuple of one, reading one page.
+
+    A page of a dictionary costs a second read. None stands for what is not understood or
+    contradicts itself: pyarrow may know better.
+    """
+    number = int(np.searchsorted(table.first_rows, row, "right")) - 1
+    stored = file.read_at(int(table.sizes[number]), int(table.offsets[number]))
+    try:
+        page = open_page(stored, chunk)
+        place = row - int(table.first_rows[number])
+        if page is None or place >= len(page.defined):
+            return None
+        if not page.defined[place]:
+            return (None,)
+        rank = int(np.count_nonzero(page.defined[:place]))
+        if not page.by_dictionary:
+            return (_nth_value(page.values, page.values_start, rank),)
+        if table.dictionary is None:
+            return None
+        rank = int(_read_indices(page)[rank])
+        offset, size = table.dictionary
+        opened = open_dictionary(file.read_at(size, offset), chunk)
+        return None if opened is None else (_nth_value(opened[0], 0, rank),)
+    except (
+        PageDamaged,
+        ThriftError,
+        PackedTooShort,
+        KeyError,
+        TypeError,
+        IndexError,
+        pa.ArrowException,
+        OSError,
+    ):
+        return None
+
+
+def open_page(stored: bytes, chunk: Chunk) -> Page | None:
+    """Take a data page apart; None for an encoding that is not understood.
+
+    Raises PageDamaged, ThriftError, KeyError, TypeError, IndexError, ArrowException.
+    """
+    header, start, payload = _check_page(stored)
+    if header[_PAGE_TYPE] == _DATA_PAGE:
+        described = header[_PAGE_V1]
+        rows, encoding, level_encoding = described[1], described[2], described[3]
+        values = inflate(payload, chunk.codec, header[_PAGE_INFLATED])
+        body = (start, len(payload), len(values), chunk.codec != "none")
+        begin = 0
+        defined = np.ones(rows, bool)
+        if chunk.max_definition_level:
+            if level_encoding != _RLE:
+                return None
+            (length,) = _UINT32.unpack_from(values)
+            begin = 4 + length
+            defined = _read_levels(values[4:begin], chunk.max_definition_level, rows)
+    elif header[_PAGE_TYPE] == _DATA_PAGE_V2:
+        described = header[_PAGE_V2]
+        rows, encoding, length = described[3], described[4], described[5]
+        if described[6]:  # repetition levels: a list
+            return None
+        compressed = described.get(7, True) and chunk.codec != "none"
+        stored_values = payload[length:]
+        values = (
+            inflate(stored_values, chunk.codec, header[_PAGE_INFLATED] - length)
+            if compressed and len(stored_values)
+            else stored_values
+        )
+        body = (start + length, len(stored_values), len(values), compressed)
+        begin = 0
+        defined = np.ones(rows, bool)
+        if chunk.max_definition_level:
+            defined = _read_levels(payload[:length], chunk.max_definition_level, rows)
+    else:
+        return None
+    if encoding not in (_PLAIN, _PLAIN_DICTIONARY, _RLE_DICTIONARY):
+        return None
+    return Page(values, begin, defined, encoding != _PLAIN, body)
+
+
+def open_dictionary(
+    stored: bytes, chunk: Chunk
+) -> tuple[memoryview, tuple[int, int, int, bool]] | None:
+    """Return the inflated values of a dictionary page, and its body; None if not understood."""
+    header, start, payload = _check_page(stored)
+    if header[_PAGE_TYPE] != _DICTIONARY_PAGE:
+        return None
+    if header[_PAGE_DICTIONARY][2] not in (_PLAIN, _PLAIN_DICTIONARY):
+        return None
+    values = inflate(payload, chunk.codec, header[_PAGE_INFLATED])
+    return values, (start, len(payload), len(values), chunk.codec != "none")
+
+
+def _check_page(stored: bytes) -> tuple[Struct, int, memoryview]:
+    """Return a page's header, where its payload begins, and the payload, its checksum checked."""
+    header, start = read_struct(stored)
+    size = header[_PAGE_SIZE]
+    payload = memoryview(stored)[start : start + size]
+    if size < 0 or len(payload) != size:
+        raise PageDamaged("the page is cut short")
+    if _PAGE_CRC in header and zlib.crc32(payload) != header[_PAGE_CRC] & 0xFFFFFFFF:
+        raise PageDamaged("the page's checksum does not match")
+    return header, start, payload
+
+
+def inflate(stored: bytes | memoryview, codec: str, size: int) -> memoryview:
+    """Return ``size`` bytes from their compressed form. Raises PageDamaged, ArrowException."""
+    if not 0 <= size < 2**31:
+        raise PageDamaged("the page has an impossible size")
+    if codec == "none":
+        if len(stored) != size:
+            raise PageDamaged("the page is not as long as it says")
+        return memoryview(stored)
+    if codec == "lz4":
+        return _inflate_hadoop_lz4(memoryview(stored), size)
+    if codec == "snappy" and _snappy_preamble(memoryview(stored))[0] != size:
+        raise PageDamaged("the page is not as long as it says")
+    return _view(pa.decompress(stored, decompressed_size=size, codec=codec))
+
+
+def _view(buffer: pa.Buffer) -> memoryview:
+    """Return a buffer's bytes as such; pyarrow says that they are signed."""
+    return memoryview(buffer).cast("B")
+
+
+def _inflate_hadoop_lz4(stored: memoryview, size: int) -> memoryview:
+    """Inflate the framing of Hadoop: blocks of an inflated size and as many chunks as make it up.
+
+    A chunk says how long it is as stored, not inflated; pyarrow expects one to a block.
+    """
+    pieces: list[bytes] = []
+    place = done = 0
+    while place < len(stored):
+        (left,) = _UINT32_BE.unpack_from(stored, place)
+        place += 4
+        done += left
+        if done > size:
+            raise PageDamaged("a block of LZ4 is longer than its page")
+        while left:
+            (length,) = _UINT32_BE.unpack_from(stored, place)
+            place += 4
+            chunk = stored[place : place + length]
+            place += length
+            if not length or place > len(stored):
+                raise PageDamaged("a chunk of LZ4 is longer than its page")
+            inflated = left if place == len(stored) else _lz4_size(chunk)
+            if inflated > left:
+                raise PageDamaged("a chunk of LZ4 is longer than its block")
+            pieces.append(pa.decompress(chunk, inflated, codec="lz4_raw", asbytes=True))
+            left -= inflated
+    if done != size:
+        raise PageDamaged("the page is not as long as it says")
+    return memoryview(b"".join(pieces))
+
+
+def _lz4_size(chunk: memoryview) -> int:
+    """Return how long a chunk is when inflated. Source: LZ4 block format description."""
+
+    def extended(length: int, place: int) -> tuple[int, int]:
+        if length == 15:
+            while True:
+                byte = chunk[place]
+                place += 1
+                length += byte
+                if byte != 255:
+                    break
+        return length, place
+
+    size = place = 0
+    while True:
+        token = chunk[place]
+        literals, place = extended(token >> 4, place + 1)
+        size += literals
+        place += literals
+        if place >= len(chunk):  # the last sequence has no match
+            return size
+        match, place = extended(token & 15, place + 2)
+        size += match + 4
+
+
+def _read_levels(levels: memoryview, most: int, rows: int) -> NDArray[np.bool_]:
+    """Return which rows are defined at every level."""
+    defined: NDArray[np.bool_] = read_hybrid(levels, most.bit_length(), rows) == most
+    return defined
+
+
+def _read_indices(page: Page) -> NDArray[np.uint32]:
+    values = page.values[page.values_start :]
+    return read_hybrid(values[1:], values[0], int(np.count_nonzero(page.defined)))
+
+
+def read_hybrid(data: memoryview, width: int, count: int) -> NDArray[np.uint32]:
+    """Decode ``count`` numbers of ``width`` bits in parquet's RLE and bit-packing hybrid."""
+    if not 0 <= width <= 32:
+        raise PageDamaged("numbers wider than 32 bits")
+    found = np.zeros(count, np.uint32)
+    place = done = 0
+    while done < count and width:
+        head, place = _read_varint(data, place)
+        if head & 1:
+            length = (head >> 1) * width
+            bits = np.unpackbits(
+                np.frombuffer(data[place : place + length], np.uint8), bitorder="little"
+            )
+            numbers = bits[: len(bits) // width * width].reshape(-1, width)
+            run = numbers @ (np.uint32(1) << np.arange(width, dtype=np.uint32))
+            place += length
+        else:
+            length = (width + 7) // 8
+            value = int.from_bytes(data[place : place + length], "little")
+            run = np.full(min(head >> 1, count - done), value, np.uint32)
+            place += length
+        if not len(run):
+            raise PageDamaged("a run of no numbers")
+        taken = min(len(run), count - done)
+        found[done : done + taken] = run[:taken]
+        done += taken
+    return found
+
+
+def _read_varint(data: memoryview, place: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[place]
+        place += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, place
+        shift += 7
+        if shift > 35:
+            raise PageDamaged("a number is longer than 32 bits")
+
+
+def _nth_value(view: memoryview, start: int, rank: int) -> bytes:
+    """Return the ``rank``-th of PLAIN byte arrays: each behind its length in four bytes."""
+    unpack = _UINT32.unpack_from
+    for _ in range(rank):
+        start += 4 + unpack(view, start)[0]
+    (length,) = unpack(view, start)
+    start += 4
+    if start + length > len(view):
+        raise PageDamaged("a value is longer than its page")
+    return bytes(view[start : start + length])
+
+
+# --- every cell of a chunk, and the blocks that inflate on their own --------------------------
+
+
+def map_cells(file: OpenFile, chunk: Chunk, table: PageTable) -> CellMap | None:
+    """Read a chunk once and note where each of its cells is.
+
+    Returns None if some of it is not understood.
+    """
+    bodies: list[tuple[int, int, int]] = []
+    blocks: list[list[int]] = []
+    cell_bodies = np.zeros(chunk.rows, np.int32)
+    cell_starts = np.zeros(chunk.rows, np.int32)
+    cell_lengths = np.full(chunk.rows, -1, np.int32)
+
+    def add_body(
+        stored: bytes, offset: int, body: tuple[int, int, int, bool], values: memoryview
+    ) -> None:
+        start, size, inflated, compressed = body
+        bodies.append((offset + start, size, inflated))
+        payload = memoryview(stored)[start : start + size]
+        if not compressed:
+            blocks.append([])
+        elif chunk.codec == "snappy":
+            blocks.append(split_snappy(payload, values) or [0])
+        else:
+            blocks.append([0])
+
+    try:
+        words: tuple[NDArray[np.int32], NDArray[np.int32]] | None = None
+        if table.dictionary is not None:
+            offset, size = table.dictionary
+            stored = file.read_at(size, offset)
+            opened = open_dictionary(stored, chunk)
+            if opened is None:
+                return None
+            view = opened[0]
+            words = _places_of_values(view, 0, None)
+            add_body(stored, offset, opened[1], view)
+        ends = np.append(table.first_rows[1:], chunk.rows)
+        for offset, size, first, end in zip(
+            table.offsets, table.sizes, table.first_rows, ends, strict=True
+        ):
+            stored = file.read_at(int(size), int(offset))
+            page = open_page(stored, chunk)
+            if (
+                page is None
+                or len(page.defined) != end - first
+                or (page.by_dictionary and words is None)
+            ):
+                return None
+            rows = first + np.flatnonzero(page.defined)
+            if page.by_dictionary and words is not None:
+                places = _read_indices(page)
+                cell_starts[rows], cell_lengths[rows] = words[0][places], words[1][places]
+                continue  # these cells are in the dictionary, body 0
+            view = page.values
+            cell_starts[rows], cell_lengths[rows] = _places_of_values(
+                view, page.values_start, len(rows)
+            )
+            cell_bodies[rows] = len(bodies)
+            add_body(stored, int(offset), page.body, view)
+    except (
+        PageDamaged,
+        ThriftError,
+        PackedTooShort,
+        KeyError,
+        TypeError,
+        IndexError,
+        ValueError,
+        pa.ArrowException,
+    ):
+        return None
+    counts = [len(found) for found in blocks]
+    offsets, sizes, inflated = np.array(bodies, np.int64).reshape(-1, 3).T.copy()
+    return CellMap(
+        offsets,
+        sizes,
+        inflated,
+        np.concatenate([[0], np.cumsum(counts)]).astype(np.int32),
+        np.array([start for found in blocks for start in found], np.int32),
+        cell_bodies,
+        cell_starts,
+        cell_lengths,
+    )
+
+
+def _places_of_values(
+    view: memoryview, start: int, count: int | None
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return start and length of PLAIN byte arrays: ``count`` of them, or all."""
+    unpack = _UINT32.unpack_from
+    starts: list[int] = []
+    lengths: list[int] = []
+    while len(starts) < count if count is not None else start < len(view):
+        (length,) = unpack(view, start)
+        start += 4
+        if start + length > len(view):
+            raise PageDamaged("a value is longer than its page")
+        starts.append(start)
+        lengths.append(length)
+        start += length
+    return np.array(starts, np.int32), np.array(lengths, np.int32)
+
+
+def read_mapped_cell(file: OpenFile, codec: str, cells: CellMap, row: int) -> bytes | None:
+    """Return a cell whose place is known, reading only the blocks it lies in.
+
+    Raises PageDamaged, ArrowException where the bytes are no longer what was mapped.
+    """
+    length = int(cells.cell_lengths[row])
+    if length < 0:
+        return None
+    if length == 0:
+        return b""
+    body, start = int(cells.cell_bodies[row]), int(cells.cell_starts[row])
+    offset, size = int(cells.body_offsets[body]), int(cells.body_sizes[body])
+    inflated = int(cells.body_inflated[body])
+    low, high = int(cells.first_blocks[body]), int(cells.first_blocks[body + 1])
+    if low == high:
+        return file.read_at(length, offset + start)
+    if high - low == 1:
+        content = inflate(file.read_at(size, offset), codec, inflated)
+        return bytes(content[start : start + length])
+    first, last = start // SNAPPY_BLOCK, (start + length - 1) // SNAPPY_BLOCK
+    begin = int(cells.blocks[low + first])
+    end = int(cells.blocks[low + last + 1]) if low + last + 1 < high else size
+    stored = file.read_at(end - begin, offset + begin)
+    inflated = min((last + 1) * SNAPPY_BLOCK, inflated) - first * SNAPPY_BLOCK
+    content = inflate(_varint(inflated) + stored, "snappy", inflated)
+    start -= first * SNAPPY_BLOCK
+    return bytes(content[start : start + length])
+
+
+def split_snappy(stored: memoryview, inflated: memoryview) -> list[int] | None:
+    """Return where each 64 kB block of a snappy stream begins, if each inflates on its own.
+
+    A block is compressed anew first: where the result is what is stored, as with every writer
+    that uses the common library, that proves it in a fiftieth of the time. Else the tags are
+    walked: none may cross a border or copy from before it. None where one does.
+    """
+    size, place = _snappy_preamble(stored)
+    if size != len(inflated):
+        return None
+    starts = []
+    for begin in range(0, size, SNAPPY_BLOCK):
+        starts.append(place)
+        block = inflated[begin : begin + SNAPPY_BLOCK]
+        again = _view(pa.compress(block, codec="snappy"))
+        again = again[_snappy_preamble(again)[1] :]
+        if stored[place : place + len(again)] == again:
+            place += len(again)
+            continue
+        end = _walk_snappy(stored, place, len(block))
+        if end is None:
+            return None
+        place = end
+    return starts if place == len(stored) else None
+
+
+def _snappy_preamble(stored: memoryview) -> tuple[int, int]:
+    """Return the inflated size that a snappy stream begins with, and where its tags begin."""
+    return _read_varint(stored, 0)
+
+
+def _walk_snappy(stored: memoryview, place: int, size: int) -> int | None:
+    """Return where a block of ``size`` inflated bytes ends, or None if it leans on others."""
+    done = 0
+    while done < size:
+        tag = stored[place]
+        kind, number = tag & 3, tag >> 2
+        if kind == 0:
+            length = number + 1
+            if length > 60:
+                extra = length - 60
+                length = int.from_bytes(stored[place + 1 : place + 1 + extra], "little") + 1
+                place += extra
+            place += 1 + length
+        else:
+            if kind == 1:
+                length, back = (number & 7) + 4, (tag >> 5) << 8 | stored[place + 1]
+                place += 2
+            else:
+                wide = 2 if kind == 2 else 4
+                length = number + 1
+                back = int.from_bytes(stored[place + 1 : place + 1 + wide], "little")
+                place += 1 + wide
+            if back == 0 or back > done:
+                return None
+        done += length
+    return place if done == size else None
+
+
+def _varint(value: int) -> bytes:
+    found = bytearray()
+    while value >= 0x80:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    found.append(value)
+    return bytes(found)

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from . import metrics
 from .errors import (
     AlertNotFound,
+    CutoutError,
     DeadlineExceeded,
     FileUnreadable,
+    NotFound,
     Saturated,
     StampMissing,
     StorageUnavailable,
+    StoredDataError,
     shorten,
 )
-from .index import FileIndex, IndexCache, Location
-from .pages import read_cell
+from .index import FileIndex, IndexCache, IndexStore, Location
 from .request import CutoutRequest
 from .settings import Settings
 from .stamp import Stamp, StampLimits, unpack
@@ -45,9 +48,14 @@ class Reader:
         self.archive = Archive(settings)
         self._limits = settings.limits
         self._stamp_limits = StampLimits(settings.limits.stamp_bytes, settings.limits.image_pixels)
-        self._indexes = IndexCache(settings.limits.open_files)
+        folder = settings.index.folder
+        store = IndexStore(Path(folder), str(self.archive.address)) if folder else None
+        self._indexes = IndexCache(settings.limits.index_bytes, store)
         self._slots = threading.BoundedSemaphore(settings.limits.concurrent_reads)
+        # Threads that read through libhdfs never end before the process does: as they end, they
+        # detach from the JVM, which can hang (see docs/decisions/0003-threads-and-the-jvm.md).
         self._pool = ThreadPoolExecutor(settings.limits.concurrent_reads, "reader")
+        self._cells = ThreadPoolExecutor(2 * settings.limits.concurrent_reads, "cells")
 
     def read(self, request: CutoutRequest) -> Alert:
         """Return the alert and its stamps, one for each kind asked, in that order.
@@ -57,12 +65,32 @@ class Reader:
         """
         return self._within_limits(lambda: self._read(request))
 
+    def index(self, path: str, *, blocks: bool) -> Iterator[tuple[FileId, CutoutError | None]]:
+        """Learn ahead of time what there is to know of a file, or of each file of a folder.
+
+        Yields each file as it is done, with the error of one that cannot be read. With
+        ``blocks`` every stamp column is read once, to note where each stamp is in it.
+        """
+        for file_id in self.archive.locate(path):
+            try:
+                with self.archive.open(file_id) as file:
+                    index = self._indexes.get(file)
+                    index.complete(file, blocks=blocks)
+                    self._indexes.keep(index)
+            except CutoutError as error:
+                yield file_id, error
+            except FileChanged:
+                yield file_id, StorageUnavailable("the file is being rewritten")
+            else:
+                yield file_id, None
+
     def check(self) -> None:
         """Raise a CutoutError unless the archive answers within the deadline."""
         self._within_limits(self.archive.check)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._cells.shutdown(wait=False, cancel_futures=True)
         self.archive.close()
 
     def _within_limits(self, work: Callable[[], T]) -> T:
@@ -85,7 +113,10 @@ class Reader:
         try:
             return self._read_once(request)
         except FileChanged:
-            pass  # rewritten while being read: find the alert in the new file
+            self.archive.forget(request.path)  # rewritten: find the alert in the new file
+        except (NotFound, StoredDataError):
+            self.archive.forget(request.path)  # whoever asks next shall not be told of old files
+            raise
         try:
             return self._read_once(request)
         except FileChanged as error:
@@ -134,19 +165,23 @@ class Reader:
     ) -> tuple[Location | None, bool]:
         with self.archive.open(file_id) as file:
             index = self._indexes.get(file)
-            return index.find(file, survey, keys), index.has_keys(survey, keys)
+            return index.find(survey, keys), index.has_keys(survey, keys)
 
     def _read_cells(self, request: CutoutRequest, location: Location) -> dict[str, bytes]:
+        """Return the stored stamps by kind, read at the same time."""
         with self.archive.open(location.file) as file:
             index = self._indexes.get(file)
-            cells: dict[str, bytes] = {}
-            for kind in request.kinds:
+            known = len(index.tables)
+
+            def read(kind: str) -> bytes | None:
                 column = index.stamp_column(request.survey, kind)
-                cell = column and read_cell(
-                    file, index.footer, location.row_group, column, location.row
-                )
-                if cell:
-                    cells[kind] = cell
+                return index.read_stamp(file, column, location.row) if column else None
+
+            others = [self._cells.submit(read, kind) for kind in request.kinds[1:]]
+            found = [read(request.kinds[0]), *(future.result() for future in others)]
+            if len(index.tables) > known:  # pages were looked for
+                self._indexes.keep(index)
+            cells = {kind: cell for kind, cell in zip(request.kinds, found, strict=True) if cell}
             missing = [kind for kind in request.kinds if kind not in cells]
             if missing:
                 raise self._stamp_missing(request, location, index, missing, list(cells))

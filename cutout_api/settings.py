@@ -147,6 +147,11 @@ class Archive:
         "folders that hdfsPath may lead to; left out: the folder of the uri and, on HDFS, "
         "the user's home",
     )
+    recheck_seconds: float = setting(
+        1.0,
+        "how long a file on HDFS is taken to be what it was when last looked at; 0: look each time",
+        at_least(0),
+    )
 
     @property
     def address(self) -> Address:
@@ -159,6 +164,15 @@ class Archive:
             return self.user or os.environ.get("HADOOP_USER_NAME") or getpass.getuser()
         except (KeyError, OSError):  # a user id without a name, as containers have
             return ""
+
+
+@dataclass(frozen=True)
+class Index:
+    folder: str = setting(
+        "",
+        "folder that keeps what is known of each file, so that a restart need not learn it; "
+        "left out: not kept",
+    )
 
 
 @dataclass(frozen=True)
@@ -184,12 +198,16 @@ class Limits:
     )
     folder_files: int = setting(2_000, "most files in a folder given as hdfsPath", at_least(1))
     open_files: int = setting(256, "files that one process keeps open", at_least(1))
+    index_bytes: int = setting(
+        67_108_864, "memory for what one process knows of files", at_least(1)
+    )
 
 
 @dataclass(frozen=True)
 class Settings:
     server: Server = field(default_factory=Server)
     archive: Archive = field(default_factory=Archive)
+    index: Index = field(default_factory=Index)
     catalog: Catalog = field(default_factory=Catalog)
     limits: Limits = field(default_factory=Limits)
 
@@ -197,6 +215,7 @@ class Settings:
 SECTIONS: Mapping[str, type] = {
     "server": Server,
     "archive": Archive,
+    "index": Index,
     "catalog": Catalog,
     "limits": Limits,
 }
@@ -261,10 +280,11 @@ def _read_file(file: Path) -> dict[str, tuple[Any, str]]:
         if name in found:
             raise SettingsError(f"{file} sets {name} twice: once as in older files, once as here")
         found[name] = (value, str(file))
-    # A relative archive is relative to the file that names it, wherever the service starts.
-    uri = found.get("archive.uri", (None,))[0]
-    if isinstance(uri, str) and uri and not _URI.match(uri):
-        found["archive.uri"] = (str(file.parent.absolute() / uri), str(file))
+    # A relative folder is relative to the file that names it, wherever the service starts.
+    for name in ("archive.uri", "index.folder"):
+        path = found.get(name, (None,))[0]
+        if isinstance(path, str) and path and not _URI.match(path):
+            found[name] = (str(file.parent.absolute() / path), str(file))
     return found
 
 

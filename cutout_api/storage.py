@@ -8,10 +8,12 @@ size, modification time), so that a file which was rewritten is another file.
 from __future__ import annotations
 
 import io
+import math
 import os
 import posixpath
 import re
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -216,15 +218,12 @@ class OpenFile:
 
     def __init__(self, archive: Archive, file_id: FileId) -> None:
         self.id = file_id
+        self.size = file_id.size
         self.users = 0
         self._archive = archive
         self._lock = threading.Lock()
         self._raw: RawFile | None = None
         self._generation = 0
-
-    @property
-    def size(self) -> int:
-        return self.id.size
 
     def read_at(self, length: int, offset: int) -> bytes:
         """Return the bytes at ``offset``: ``length`` of them, fewer only at the end of the file.
@@ -247,10 +246,6 @@ class OpenFile:
         if len(data) != length:
             raise FileChanged(self.id.path)
         return data
-
-    def source(self) -> Source:
-        """Return a file object over this file, with a position of its own, for pyarrow."""
-        return Source(self)
 
     def close(self) -> None:
         with self._lock:
@@ -280,15 +275,23 @@ class OpenFile:
             return self._raw
 
 
+class Readable(Protocol):
+    """What has a size and positioned reads."""
+
+    size: int
+
+    def read_at(self, length: int, offset: int) -> bytes: ...
+
+
 class Source(io.RawIOBase):
-    """A readable, seekable view of an ``OpenFile``.
+    """A readable, seekable view of an open file, for pyarrow.
 
     libhdfs allows several threads ``read_at`` on one handle, but not ``seek`` and ``read``,
     so each reader has a view of its own. ``failure`` keeps what a read raised, since pyarrow
     may wrap it on its way out.
     """
 
-    def __init__(self, file: OpenFile) -> None:
+    def __init__(self, file: Readable) -> None:
         super().__init__()
         self._file = file
         self._position = 0
@@ -364,6 +367,10 @@ class Archive:
         self._driver: Driver | None = None
         self._process = 0
         self._open: OrderedDict[str, OpenFile] = OrderedDict()
+        # A file of HDFS is never written in place: an old handle reads the old file or fails. A
+        # local one may change under its handle, and looking at it costs microseconds.
+        self._recheck_seconds = settings.archive.recheck_seconds if self.address.host else 0.0
+        self._looked_at: OrderedDict[str, tuple[float, tuple[FileId, ...]]] = OrderedDict()
 
     def __str__(self) -> str:
         how = "" if self.driver_name == "local" else f" through {self.driver_name} as {self.user}"
@@ -397,8 +404,26 @@ class Archive:
     def locate(self, hdfs_path: str) -> tuple[FileId, ...]:
         """Return the file that a caller's path names, or the parquet files of the folder.
 
+        What was found on HDFS is taken to be there for ``archive.recheck_seconds``: asking the
+        name node costs half as much as reading a stamp.
         Raises PathForbidden, ArchiveFileNotFound, InvalidParameter, StorageUnavailable.
         """
+        now = time.monotonic()
+        seen, files = self._looked_at.get(hdfs_path, (-math.inf, ()))
+        if now - seen < self._recheck_seconds:
+            return files
+        files = self._look_at(hdfs_path)
+        with self._lock:
+            self._looked_at[hdfs_path] = (now, files)
+            while len(self._looked_at) > self._most_open:
+                self._looked_at.popitem(last=False)
+        return files
+
+    def forget(self, hdfs_path: str) -> None:
+        """Look at a path anew when it is asked for next: what it named has changed."""
+        self._looked_at.pop(hdfs_path, None)
+
+    def _look_at(self, hdfs_path: str) -> tuple[FileId, ...]:
         candidates = self.candidates(hdfs_path)
         for path in candidates:
             try:

@@ -13,7 +13,7 @@ PACKAGE = Path(cutout_api.__file__).parent
 
 # From the bottom up. A module may import any that stands in an earlier line.
 LAYERS = (
-    ("errors",),
+    ("errors", "thrift"),
     ("settings", "metrics", "surveys"),
     ("stamp", "render", "storage", "sky"),
     ("pages", "formatter"),

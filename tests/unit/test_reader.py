@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
 from cutout_api import metrics
@@ -18,15 +18,19 @@ from cutout_api.errors import AlertNotFound, CutoutError, DeadlineExceeded, Satu
 from cutout_api.reader import Alert, Reader
 from cutout_api.request import parse_request
 from cutout_api.settings import Archive as ArchiveSettings
-from cutout_api.settings import Limits, Settings
+from cutout_api.settings import Index, Limits, Settings
 
-from ..samples import stored_fits, write, ztf_alert
+from ..samples import KINDS, stored_fits, write, ztf_alert
 
 
 @contextmanager
-def open_reader(folder: Path, **limits: float) -> Iterator[Reader]:
+def open_reader(archive: Path, folder: str = "", **limits: float) -> Iterator[Reader]:
     reader = Reader(
-        Settings(archive=ArchiveSettings(uri=str(folder)), limits=Limits(**limits))  # type: ignore[arg-type]
+        Settings(
+            archive=ArchiveSettings(uri=str(archive)),
+            index=Index(folder=folder),
+            limits=Limits(**limits),  # type: ignore[arg-type]
+        )
     )
     yield reader
     reader.close()
@@ -37,47 +41,156 @@ def ask(reader: Reader, path: str, **asked: Any) -> Alert:
     return reader.read(parse_request({"hdfsPath": path, **asked}))
 
 
-def test_one_stamp_reads_its_column_of_its_row_group_and_nothing_else(tmp_path: Path) -> None:
+@dataclass
+class Count:
+    """What was read while a test looked."""
+
+    reads: int = 0
+    bytes: int = 0
+
+
+@contextmanager
+def counted() -> Iterator[Count]:
+    count = Count()
+    reads, read = metrics.READS._value.get(), metrics.BYTES_READ._value.get()
+    yield count
+    count.reads = int(metrics.READS._value.get() - reads)
+    count.bytes = int(metrics.BYTES_READ._value.get() - read)
+
+
+def write_large(path: Path, **layout: Any) -> list[dict[str, Any]]:
+    """Write 400 alerts in pages of 100, as Spark does: some 1.4 MB a page."""
     rows = [ztf_alert(n) for n in range(400)]
-    path = write(tmp_path / "a.parquet", rows, row_group_size=100)
-    footer = pq.read_metadata(path)
-    chunks = [footer.row_group(2).column(i) for i in range(footer.num_columns)]
-    sizes = {chunk.path_in_schema: chunk.total_compressed_size for chunk in chunks}
+    options = {"row_group_size": 400, "max_rows_per_page": 100} | layout
+    write(path, rows, **options)
+    return rows
+
+
+def index_ahead(reader: Reader, path: str) -> None:
+    assert [error for _, error in reader.index(path, blocks=True)] == [None]
+
+
+PAGE_BYTES = 1_500_000
+
+
+@pytest.mark.parametrize("page_index", [True, False])
+def test_a_warm_stamp_is_one_read_of_one_page(tmp_path: Path, page_index: bool) -> None:
+    rows = write_large(tmp_path / "a.parquet", write_page_index=page_index)
     with open_reader(tmp_path) as reader:
-        ask(reader, "a.parquet", candid=rows[10]["candid"])  # footer and ids are known now
-        ask(reader, "a.parquet", candid=rows[250]["candid"])
-        before = metrics.BYTES_READ._value.get()
-        alert = ask(reader, "a.parquet", candid=rows[260]["candid"])
-        read = metrics.BYTES_READ._value.get() - before
-    assert alert.stamps[0].fits == stored_fits(rows[260], "Science")
-    assert read <= 1.05 * sizes["cutoutScience.stampData"]
+        ask(reader, "a.parquet", candid=rows[0]["candid"])
+        for number in (0, 99, 100, 250, 399):
+            with counted() as count:
+                alert = ask(reader, "a.parquet", candid=rows[number]["candid"])
+            assert alert.stamps[0].fits == stored_fits(rows[number], "Science")
+            assert count.reads == 1
+            assert count.bytes < PAGE_BYTES
 
 
-def test_row_groups_that_statistics_exclude_are_not_read(tmp_path: Path) -> None:
-    rows = [ztf_alert(n, f"ZTF24aaaaaa{chr(ord('a') + n // 20)}") for n in range(400)]
-    write(tmp_path / "pruned.parquet", rows, row_group_size=20)
-    write(tmp_path / "blind.parquet", rows, row_group_size=20, write_statistics=False)
-    counts = {}
-    for name in ("pruned.parquet", "blind.parquet"):
-        with open_reader(tmp_path) as reader:
-            before = metrics.READS._value.get()
-            alert = ask(reader, name, objectId="ZTF24aaaaaac")
-            counts[name] = metrics.READS._value.get() - before
-        assert alert.alert_id == rows[59]["candid"]
-    # 19 of 20 row groups are left out by their statistics.
-    assert counts["pruned.parquet"] <= counts["blind.parquet"] - 19
-
-
-def test_footer_and_ids_are_read_once(tmp_path: Path) -> None:
-    rows = [ztf_alert(n) for n in range(8)]
-    write(tmp_path / "a.parquet", rows)
-    counts = []
+def test_all_three_stamps_are_three_reads(tmp_path: Path) -> None:
+    rows = write_large(tmp_path / "a.parquet")
     with open_reader(tmp_path) as reader:
-        for _ in range(3):
-            before = metrics.READS._value.get()
-            ask(reader, "a.parquet")
-            counts.append(metrics.READS._value.get() - before)
-    assert counts[0] > counts[1] == counts[2]
+        ask(reader, "a.parquet", kind="All")
+        with counted() as count:
+            alert = ask(reader, "a.parquet", kind="All", candid=rows[150]["candid"])
+        assert [stamp.fits for stamp in alert.stamps] == [
+            stored_fits(rows[150], kind) for kind in KINDS
+        ]
+        assert count.reads == 3
+
+
+def test_with_the_blocks_known_a_stamp_is_one_read_of_a_few_blocks(tmp_path: Path) -> None:
+    rows = write_large(tmp_path / "a.parquet")
+    with open_reader(tmp_path) as reader:
+        index_ahead(reader, "a.parquet")
+        for number in range(0, 400, 7):
+            with counted() as count:
+                alert = ask(reader, "a.parquet", candid=rows[number]["candid"])
+            assert alert.stamps[0].fits == stored_fits(rows[number], "Science")
+            assert count.reads == 1
+            assert count.bytes <= 2 * 70_000
+
+
+def test_uncompressed_stamps_with_their_cells_known_are_read_to_the_byte(tmp_path: Path) -> None:
+    rows = write_large(tmp_path / "a.parquet", compression="none")
+    with open_reader(tmp_path) as reader:
+        index_ahead(reader, "a.parquet")
+        with counted() as count:
+            ask(reader, "a.parquet", candid=rows[3]["candid"])
+        assert count.bytes == len(rows[3]["cutoutScience"]["stampData"])
+
+
+def test_a_dictionary_with_its_cells_known_costs_no_more(tmp_path: Path) -> None:
+    rows = write_large(
+        tmp_path / "a.parquet", use_dictionary=True, dictionary_pagesize_limit=1 << 30
+    )
+    with open_reader(tmp_path) as reader:
+        index_ahead(reader, "a.parquet")
+        with counted() as count:
+            alert = ask(reader, "a.parquet", candid=rows[250]["candid"])
+        assert alert.stamps[0].fits == stored_fits(rows[250], "Science")
+        assert (count.reads, count.bytes <= 2 * 70_000) == (1, True)
+
+
+def test_a_file_never_seen_costs_its_end_its_keys_and_a_page(tmp_path: Path) -> None:
+    rows = write_large(tmp_path / "indexed.parquet", write_page_index=True)
+    write_large(tmp_path / "plain.parquet")
+    for name, walked in (("indexed.parquet", 0), ("plain.parquet", 4)):
+        with open_reader(tmp_path) as reader, counted() as count:
+            ask(reader, name, candid=rows[150]["candid"])
+        # The end of the file, three key columns, a header for each page, and the page.
+        assert count.reads <= 1 + 3 + walked + 1
+        assert count.bytes < 262_144 + 100_000 + PAGE_BYTES
+
+
+def test_a_stored_index_saves_all_but_the_stamp(tmp_path: Path) -> None:
+    rows = write_large(tmp_path / "a.parquet")
+    kept = str(tmp_path / "kept")
+    with open_reader(tmp_path, folder=kept) as reader:
+        ask(reader, "a.parquet", candid=rows[150]["candid"])
+    with open_reader(tmp_path, folder=kept) as reader:  # as another process
+        with counted() as count:
+            alert = ask(reader, "a.parquet", candid=rows[250]["candid"])
+        assert alert.stamps[0].fits == stored_fits(rows[250], "Science")
+        assert count.reads == 1
+
+
+def test_a_stored_index_of_another_version_is_not_used(tmp_path: Path) -> None:
+    kept = str(tmp_path / "kept")
+    for turn in range(3):
+        rows = [ztf_alert(10 * turn + n) for n in range(4 + turn)]
+        write(tmp_path / "a.parquet", rows)
+        with open_reader(tmp_path, folder=kept) as reader:
+            alert = ask(reader, "a.parquet")
+        assert alert.alert_id == rows[-1]["candid"]
+        assert alert.stamps[0].fits == stored_fits(rows[-1], "Science")
+
+
+def test_many_threads_that_meet_a_new_file_build_its_index_once(tmp_path: Path) -> None:
+    rows = write_large(tmp_path / "a.parquet")
+    with (
+        open_reader(tmp_path, concurrent_reads=32, queue_seconds=30) as reader,
+        ThreadPoolExecutor(32) as pool,
+        counted() as count,
+    ):
+        numbers = [11 * n % 400 for n in range(32)]
+        alerts = list(
+            pool.map(lambda n: ask(reader, "a.parquet", candid=rows[n]["candid"]), numbers)
+        )
+    for number, alert in zip(numbers, alerts, strict=True):
+        assert alert.stamps[0].fits == stored_fits(rows[number], "Science")
+    assert count.reads <= 1 + 3 + 4 + 32
+
+
+def test_what_is_known_of_files_is_bounded_in_bytes(tmp_path: Path) -> None:
+    for number in range(40):
+        write(tmp_path / f"{number}.parquet", [ztf_alert(10 * number + n) for n in range(8)])
+    with open_reader(tmp_path, index_bytes=30_000, open_files=8) as reader:
+        for _ in range(2):
+            for number in range(40):
+                expected = ztf_alert(10 * number + 7)["candid"]
+                assert ask(reader, f"{number}.parquet").alert_id == expected
+                assert reader._indexes.nbytes <= 30_000
+        assert reader._indexes.nbytes > 10_000
 
 
 def test_a_rewritten_file_is_read_anew(tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ class CutoutError(Exception):
     def __init__(self, detail: str, **members: Any) -> None:
         super().__init__(detail)
         self.detail = detail
+        self.where = ""
+        """Where on the server it happened: for the log, never sent."""
         self.members = {name: value for name, value in members.items() if value is not None}
 
     def problem(self) -> dict[str, Any]:
@@ -243,6 +245,10 @@ class FileUnreadable(StoredDataError):
     """The file is not parquet, is cut short, or a page of it is damaged."""
 
     code, title = "file_unreadable", "The parquet file cannot be read"
+
+    def __init__(self, detail: str, where: str) -> None:
+        super().__init__(detail)
+        self.where = where
 
 
 class StorageUnavailable(CutoutError):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import orjson
 from astropy.io import fits
 from PIL import Image
 
+from .errors import StampTooLarge
 from .render import Rendering, render, triptych
 from .stamp import Stamp, open_fits, read_pixels
 from .surveys import Survey
@@ -23,6 +25,8 @@ class Layout:
     by_name: bool
     """Array answers: an object by column name (public dialect) or a plain list (internal)."""
     rendering: Rendering
+    image_pixels: int
+    """The most pixels that a picture may have."""
 
 
 @dataclass(frozen=True)
@@ -56,21 +60,35 @@ def write_fits(stamps: Sequence[Stamp], _layout: Layout) -> bytes:
     if len(stamps) == 1:
         return stamps[0].fits
     merged = fits.HDUList([fits.PrimaryHDU()])
-    for stamp in stamps:
-        with open_fits(stamp) as hdus:
-            for number, hdu in enumerate(hdus):
-                # Scaling is undone by whoever opens the file, not here.
-                name = stamp.kind.upper() + (f"_{hdu.name or number}" if number else "")
-                header = hdu.header.copy(strip=True)
-                merged.append(fits.ImageHDU(hdu.data, header, name=name))
     buffer = io.BytesIO()
-    merged.writeto(buffer, output_verify="silentfix+ignore")
+    with ExitStack() as opened:
+        for stamp in stamps:
+            # Scaling is undone by whoever opens the file, not here.
+            hdus = opened.enter_context(open_fits(stamp, scaled=False))
+            for number, hdu in enumerate(hdus):
+                name = stamp.kind.upper() + (f"_{hdu.name or number}" if number else "")
+                part = _as_extension(hdu) if number == 0 else hdu
+                part.name = name
+                merged.append(part)
+        merged.writeto(buffer, output_verify="silentfix+ignore")
     return buffer.getvalue()
+
+
+def _as_extension(hdu: fits.PrimaryHDU) -> fits.ImageHDU:
+    """Return a primary image as an extension; astropy drops the scale that it did not apply."""
+    part = fits.ImageHDU(hdu.data, hdu.header.copy(strip=True))
+    for keyword in ("BSCALE", "BZERO", "BLANK"):
+        if keyword in hdu.header:
+            part.header[keyword] = hdu.header[keyword]
+    return part
 
 
 def write_png(stamps: Sequence[Stamp], layout: Layout) -> bytes:
     """Write an 8-bit picture, grayscale or with a colormap RGBA; several side by side."""
     pictures = [render(read_pixels(stamp), layout.rendering) for stamp in stamps]
+    width = sum(picture.shape[1] for picture in pictures)
+    if max(picture.shape[0] for picture in pictures) * width > len(pictures) * layout.image_pixels:
+        raise StampTooLarge(f"side by side, the stamps exceed {layout.image_pixels} pixels each")
     picture = pictures[0] if len(pictures) == 1 else triptych(pictures)
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="PNG")

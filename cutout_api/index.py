@@ -37,6 +37,7 @@ from .pages import (
     describe_chunk,
     locate_pages,
     map_cells,
+    parquet_errors,
     read_cell,
     read_cell_by_row_group,
     read_columns,
@@ -49,6 +50,8 @@ from .surveys import KINDS, SURVEYS, Key, KeyValue, Survey
 log = logging.getLogger("cutout_api")
 
 NEVER = -np.inf
+NO_ID = np.int64(-(2**63))
+"""Stands for an alert id that is null or not in the file."""
 MAX_NAME_BYTES = 64
 FORMAT = 1
 """Of stored indexes; one of another format is built anew."""
@@ -64,6 +67,7 @@ class Epoch:
 
     time: float
     alert_id: int
+    """``NO_ID`` where the file has none."""
 
 
 @dataclass(frozen=True)
@@ -300,13 +304,13 @@ def _read_keys(footer: Footer, leaves: Mapping[str, int]) -> dict[str, SurveyKey
             named[survey.name] = (alert, object_, time)
     wanted = sorted({name for names in named.values() for name in names if name})
     arrays = dict(zip(wanted, read_columns(footer.window, footer.metadata, wanted), strict=True))
-    return {
-        survey.name: _order_keys(
-            footer.metadata.num_rows, *(arrays.get(name or "") for name in named[survey.name])
-        )
-        for survey in SURVEYS
-        if survey.name in named
-    }
+    with parquet_errors(footer.window.id.path, None, "a key column"):
+        return {
+            survey: _order_keys(
+                footer.metadata.num_rows, *(arrays.get(name or "") for name in names)
+            )
+            for survey, names in named.items()
+        }
 
 
 def _order_keys(
@@ -317,11 +321,11 @@ def _order_keys(
     if times is not None:
         found = times.cast(pa.float64()).to_numpy(zero_copy_only=False)
         row_times = np.where(np.isfinite(found), found, NEVER)
-    row_alerts = np.zeros(rows, np.int64)
+    row_alerts = np.full(rows, NO_ID)
     alert_rows = numbers[:0]
     if alerts is not None:
         exact = _exact_integers(alerts)
-        row_alerts = exact.fill_null(0).to_numpy(zero_copy_only=False)
+        row_alerts = exact.fill_null(int(NO_ID)).to_numpy(zero_copy_only=False)
         valid = numbers[exact.is_valid().to_numpy(zero_copy_only=False)]
         alert_rows = valid[np.lexsort((valid, row_times[valid], row_alerts[valid]))]
     object_values: NDArray[Any] = np.zeros(0, np.int64)
@@ -344,8 +348,7 @@ def _order_keys(
 
 def _exact_integers(values: pa.Array) -> pa.Array:
     """Return ids as int64 with no float in between; null for what is none, or too large."""
-    if pa.types.is_dictionary(values.type):
-        values = values.dictionary_decode()
+    values = _plain(values)
     if pa.types.is_uint64(values.type):
         fits = pc.less_equal(values, pa.scalar(2**63 - 1, pa.uint64()))
         return pc.if_else(fits, values, pa.scalar(None, pa.uint64())).cast(pa.int64())
@@ -354,6 +357,19 @@ def _exact_integers(values: pa.Array) -> pa.Array:
     if not _is_text(values.type):  # times, decimals: whole numbers underneath, but no ids
         return pa.nulls(len(values), pa.int64())
     return pa.array([_whole(text) for text in values.to_pylist()], pa.int64())
+
+
+def _plain(values: pa.Array) -> pa.Array:
+    """Return an array without what may be wrapped around its values."""
+    if isinstance(values, pa.ExtensionArray):
+        values = values.storage
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if pa.types.is_string_view(values.type):
+        return values.cast(pa.large_string())
+    if pa.types.is_binary_view(values.type):
+        return values.cast(pa.large_binary())
+    return values
 
 
 def _whole(text: str | bytes | None) -> int | None:
@@ -380,8 +396,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def _comparable(values: pa.Array) -> tuple[NDArray[Any], NDArray[np.int32]]:
     """Return the values that are not null, as int64 or as bytes, and their rows."""
-    if pa.types.is_dictionary(values.type):
-        values = values.dictionary_decode()
+    values = _plain(values)
     if pa.types.is_integer(values.type):
         values = _exact_integers(values)
         converted = values.drop_null().to_numpy(zero_copy_only=False)
@@ -531,7 +546,7 @@ def pack_index(index: FileIndex) -> bytes:
     arrays: Arrays = {"row_groups": index.row_groups}
     header: dict[str, Any] = {
         "format": FORMAT,
-        "file": list(vars(index.file_id).values()),
+        "file": list(asdict(index.file_id).values()),
         "surveys": {},
         "stamps": [],
         "tables": [],

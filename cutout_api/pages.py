@@ -24,13 +24,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from .errors import FileUnreadable, NotParquet, shorten
-from .storage import OpenFile, Source
+from .errors import FileUnreadable, NotParquet
+from .storage import OpenFile, Source, file_name
 from .thrift import Struct, ThriftError, ThriftShort, read_struct
 
 MAGIC = b"PAR1"
 TAIL_BYTES = 262_144
 """Read first of a file never seen: the footer, and the page index before it, of most files."""
+MAX_FOOTER_BYTES = 1 << 28
 HEADER_BYTES = 128
 """Read first for a page header, which is some 25 bytes unless it carries statistics."""
 SNAPPY_BLOCK = 65_536
@@ -143,7 +144,7 @@ def parquet_errors(path: str, source: Source | None, part: str) -> Iterator[None
     except (pa.ArrowException, OSError, ValueError, KeyError, RuntimeError) as error:
         if source is not None and source.failure is not None:
             raise source.failure from None
-        raise FileUnreadable(f"{part} of {shorten(path)} is damaged") from error
+        raise FileUnreadable(f"{part} of {file_name(path)} is damaged", path) from error
 
 
 @dataclass(frozen=True)
@@ -168,14 +169,15 @@ def read_footer(file: OpenFile) -> Footer:
         with parquet_errors(file.id.path, source, "the footer"):
             if window.data[-len(MAGIC) :] != MAGIC:
                 raise ValueError("no magic number at the end")
-            metadata = pq.read_metadata(pa.PythonFile(source, mode="r"))
-            length = metadata.serialized_size
             (stored_length,) = _UINT32.unpack_from(window.data, len(window.data) - 8)
+            if stored_length > MAX_FOOTER_BYTES:
+                raise ValueError("the footer is impossibly long")
+            metadata = pq.read_metadata(pa.PythonFile(source, mode="r"))
             content = window.read_at(stored_length, file.size - 8 - stored_length)
     except FileUnreadable as error:
         if file.id.path.endswith(".parquet") or file.read_at(len(MAGIC), 0) == MAGIC:
             raise
-        raise NotParquet(f"{shorten(file.id.path)} is not a parquet file") from error
+        raise NotParquet(f"{file_name(file.id.path)} is not a parquet file") from error
     return Footer(metadata, content, window)
 
 
@@ -209,7 +211,8 @@ def _read_columns(
 
 def _leaf(table: pa.Table, column: str) -> pa.Array:
     """Return a nested column as one flat array; a null struct makes its fields null."""
-    head, *rest = column.split(".")
+    # A name may have dots of its own.
+    head, *rest = [column] if column in table.column_names else column.split(".")
     values = table.column(head).combine_chunks()
     if isinstance(values, pa.ChunkedArray):
         values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
@@ -225,7 +228,9 @@ def read_cell_by_row_group(file: OpenFile, row_group: int, column: str, row: int
     """
     footer = read_footer(file)
     (values,) = _read_columns(footer.window, footer.metadata, [row_group], [column])
-    value: bytes | None = values[row].as_py()
+    with parquet_errors(file.id.path, None, "a page"):
+        # A column of text is taken for the bytes it is.
+        value: bytes | None = values.slice(row, 1).cast(pa.large_binary())[0].as_py()
     return value
 
 
@@ -243,6 +248,7 @@ def describe_chunk(footer: Footer, row_group: int, leaf: int) -> Chunk | None:
     schema = footer.metadata.schema.column(leaf)
     if schema.max_repetition_level or schema.physical_type != "BYTE_ARRAY":
         return None
+    # A name with dots of its own is not found, and the chunk left to pyarrow.
     path = b"".join(_packed(name.encode()) for name in column.path_in_schema.split("."))
     # Field 3 after field 2, a list; of so many; strings. With its first byte, no name in the schema
     # looks like it.

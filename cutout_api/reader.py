@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +14,7 @@ from typing import TypeVar
 from . import metrics
 from .errors import (
     AlertNotFound,
+    ArchiveFileNotFound,
     CutoutError,
     DeadlineExceeded,
     FileUnreadable,
@@ -23,12 +25,11 @@ from .errors import (
     StoredDataError,
     shorten,
 )
-from .index import FileIndex, IndexCache, IndexStore, Location
+from .index import NO_ID, Epoch, FileIndex, IndexCache, IndexStore, Location
 from .request import CutoutRequest
 from .settings import Settings
 from .stamp import Stamp, StampLimits, unpack
-from .storage import Archive, FileChanged, FileId
-from .surveys import KeyValue, Survey
+from .storage import Archive, FileChanged, FileId, OpenFile
 
 T = TypeVar("T")
 
@@ -37,7 +38,8 @@ T = TypeVar("T")
 class Alert:
     """The alert that answers a request, and the stamps that were asked for."""
 
-    alert_id: int
+    alert_id: int | None
+    """None where the file has no ids of alerts."""
     stamps: tuple[Stamp, ...]
 
 
@@ -73,7 +75,7 @@ class Reader:
         """
         for file_id in self.archive.locate(path):
             try:
-                with self.archive.open(file_id) as file:
+                with self._opened(file_id) as file:
                     index = self._indexes.get(file)
                     index.complete(file, blocks=blocks)
                     self._indexes.keep(index)
@@ -130,46 +132,50 @@ class Reader:
         with metrics.stage("read"):
             cells = self._read_cells(request, location)
         with metrics.stage("decode"):
-            stamps = tuple(unpack(kind, cell, self._stamp_limits) for kind, cell in cells.items())
-        return Alert(location.epoch.alert_id, stamps)
+            try:
+                stamps = tuple(unpack(kind, cells[kind], self._stamp_limits) for kind in cells)
+            except StoredDataError as error:
+                error.where = error.where or f"{location.file.path}, row {location.row}"
+                self.archive.check_unchanged(location.file)
+                raise
+        if self.archive.changes_in_place:
+            self.archive.check_unchanged(location.file)
+        alert_id = location.epoch.alert_id
+        return Alert(None if alert_id == NO_ID else alert_id, stamps)
 
     def _find(self, request: CutoutRequest) -> Location:
         """Return where the newest matching alert of the file or folder is.
 
-        A file of a folder that cannot be read might hold it, so its error is raised, unless
-        the alert was asked for by its own id and is found in another file.
+        An alert that several files repeat is taken from one that has the asked kinds, and
+        of those from the one written last. A file that cannot be read might hold a newer
+        alert, so its error is raised, unless the alert was asked for by its own id.
         """
-        best: Location | None = None
+        best: tuple[tuple[Epoch, bool, int, str], Location] | None = None
         damaged: FileUnreadable | None = None
         known = False
-        files = self.archive.locate(request.path)
-        for file_id in files:
+        for file_id in self.archive.locate(request.path):
             try:
-                found, has_keys = self._find_in_file(file_id, request.survey, request.keys)
+                with self._opened(file_id) as file:
+                    index = self._indexes.get(file)
             except FileUnreadable as error:
                 damaged = error
                 continue
-            known = known or has_keys
-            if found and (best is None or found.epoch > best.epoch):
-                best = found
-                if request.names_one_alert:
-                    return best
-        if damaged is not None:
+            known = known or index.has_keys(request.survey, request.keys)
+            found = index.find(request.survey, request.keys)
+            if found is not None:
+                kinds = (index.stamp_column(request.survey, kind) for kind in request.kinds)
+                rank = (found.epoch, all(kinds), file_id.modified, file_id.path)
+                if best is None or rank > best[0]:
+                    best = rank, found
+        if damaged is not None and not (best and request.names_one_alert):
             raise damaged
         if best is None:
             raise _not_found(request, known)
-        return best
-
-    def _find_in_file(
-        self, file_id: FileId, survey: Survey, keys: Mapping[str, KeyValue]
-    ) -> tuple[Location | None, bool]:
-        with self.archive.open(file_id) as file:
-            index = self._indexes.get(file)
-            return index.find(survey, keys), index.has_keys(survey, keys)
+        return best[1]
 
     def _read_cells(self, request: CutoutRequest, location: Location) -> dict[str, bytes]:
         """Return the stored stamps by kind, read at the same time."""
-        with self.archive.open(location.file) as file:
+        with self._opened(location.file) as file:
             index = self._indexes.get(file)
             known = len(index.tables)
 
@@ -186,6 +192,18 @@ class Reader:
             if missing:
                 raise self._stamp_missing(request, location, index, missing, list(cells))
             return cells
+
+    @contextmanager
+    def _opened(self, file_id: FileId) -> Iterator[OpenFile]:
+        """Lend a file, and say FileChanged of whatever comes of its being replaced meanwhile."""
+        try:
+            with self.archive.open(file_id) as file:
+                yield file
+        except ArchiveFileNotFound as error:
+            raise FileChanged(file_id.path) from error
+        except FileUnreadable:
+            self.archive.check_unchanged(file_id)
+            raise
 
     @staticmethod
     def _stamp_missing(

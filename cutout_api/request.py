@@ -7,6 +7,7 @@ route to ``GET`` without arguments, and becomes the OpenAPI document.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -101,15 +102,18 @@ def parse_percent(value: Any) -> float:
     """Return a number of percent, 0 to 100."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError("must be a number")
+    if isinstance(value, str) and not _DECIMAL.fullmatch(value.strip()):
+        raise ValueError("must be a number")
     try:
         number = float(value)
-    except (ValueError, OverflowError):
+    except OverflowError:
         raise ValueError("must be a number") from None
     if not math.isfinite(number) or not 0 <= number <= 100:
         raise ValueError("must be a percentage, 0 to 100")
     return number
 
 
+_DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _COLORMAPS = frozenset(colormap_names())
 _STRETCHES = tuple(STRETCHES)
 _KINDS = (*KINDS, ALL)

@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import socket
+import struct
 import sys
 import tempfile
 from pathlib import Path
@@ -118,10 +119,24 @@ def set_up_logging(settings: Settings) -> None:
     log.handlers = [handler]
     log.propagate = False
     log.setLevel(settings.server.log_level)
+    logging.getLogger("gunicorn.error").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Leave out the trace of a client that was too slow."""
+    return not (record.exc_info and isinstance(record.exc_info[1], BlockingIOError))
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """Answers a request that cannot even be parsed as ``application/problem+json`` too."""
+    """gunicorn's threaded worker, with time-outs, and errors in this service's own words."""
+
+    def enqueue_req(self, conn: Any) -> None:
+        """Give a client so long for each piece it sends or takes: it holds a thread meanwhile."""
+        seconds = _settings.limits.client_seconds
+        duration = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+        for direction in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            conn.sock.setsockopt(socket.SOL_SOCKET, direction, duration)
+        super().enqueue_req(conn)
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
         problem: CutoutError

@@ -37,12 +37,27 @@ def at_least(least: float) -> Callable[[Any], str | None]:
     return lambda value: None if value >= least else f"must be at least {least}"
 
 
+def between(least: float, most: float) -> Callable[[Any], str | None]:
+    return lambda value: None if least <= value <= most else f"must be {least:g} to {most:g}"
+
+
 def one_of(*names: str) -> Callable[[Any], str | None]:
     return lambda value: None if value in names else f"must be one of {', '.join(names)}"
 
 
 def _check_port(value: int) -> str | None:
     return None if 0 <= value < 2**16 else "must be a port, 0 to 65535"
+
+
+def _check_host(value: str) -> str | None:
+    return None if re.fullmatch(r"[\w.:-]+", value) else "must be an address or a host name"
+
+
+def _check_origins(value: tuple[str, ...]) -> str | None:
+    for origin in value:
+        if origin != "*" and not re.fullmatch(r"https?://[\w.-]+(:\d+)?", origin):
+            return f"{origin!r} is not an origin such as https://portal.example, nor *"
+    return None
 
 
 def _check_archive_uri(value: str) -> str | None:
@@ -88,6 +103,8 @@ def parse_address(uri: str) -> Address:
     if not _URI.match(uri):
         if not uri:
             raise ValueError("must name a folder, e.g. file:///data/archive")
+        if re.match(r"(file|hdfs):", uri):
+            raise ValueError("must have two slashes behind its scheme: file:///data, hdfs://host")
         return Address(folder=os.path.abspath(uri))  # noqa: PTH100
     parts = urlsplit(uri)
     if parts.scheme == "file":
@@ -115,12 +132,16 @@ def parse_address(uri: str) -> Address:
 
 @dataclass(frozen=True)
 class Server:
-    host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 for every interface")
+    host: str = setting(
+        "127.0.0.1", "address to listen on; 0.0.0.0 for every interface", _check_host
+    )
     port: int = setting(24000, "port to listen on", _check_port)
-    workers: int = setting(2, "processes; one per core is a good start", at_least(1))
-    threads: int = setting(8, "requests that one process answers at a time", at_least(1))
+    workers: int = setting(2, "processes; one per core is a good start", between(1, 1024))
+    threads: int = setting(8, "requests that one process answers at a time", between(1, 1024))
     cors_origins: tuple[str, ...] = setting(
-        ("*",), "web pages that may call this service: a list of origins, or * for any"
+        ("*",),
+        "web pages that may call this service: a list of origins, or * for any",
+        _check_origins,
     )
     log_level: str = setting(
         "INFO",
@@ -189,12 +210,17 @@ class Limits:
     body_bytes: int = setting(65_536, "largest request body", at_least(1))
     stamp_bytes: int = setting(33_554_432, "largest stamp, inflated", at_least(2880))
     image_pixels: int = setting(4_194_304, "most pixels in one image", at_least(1))
-    concurrent_reads: int = setting(16, "requests that one process reads at a time", at_least(1))
+    concurrent_reads: int = setting(
+        16, "requests that one process reads at a time", between(1, 1024)
+    )
     queue_seconds: float = setting(
-        2.0, "how long a request waits for its turn before the answer is 503", at_least(0)
+        2.0, "how long a request waits for its turn before the answer is 503", between(0, 3600)
     )
     deadline_seconds: float = setting(
-        10.0, "how long one request may read before the answer is 504", at_least(0.001)
+        10.0, "how long one request may read before the answer is 504", between(0.001, 3600)
+    )
+    client_seconds: float = setting(
+        10.0, "how long a client may pause while it sends or takes its bytes", between(0.001, 3600)
     )
     folder_files: int = setting(2_000, "most files in a folder given as hdfsPath", at_least(1))
     open_files: int = setting(256, "files that one process keeps open", at_least(1))
@@ -283,17 +309,31 @@ def _read_file(file: Path) -> dict[str, tuple[Any, str]]:
     # A relative folder is relative to the file that names it, wherever the service starts.
     for name in ("archive.uri", "index.folder"):
         path = found.get(name, (None,))[0]
-        if isinstance(path, str) and path and not _URI.match(path):
+        if isinstance(path, str) and path and not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", path):
             found[name] = (str(file.parent.absolute() / path), str(file))
     return found
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, refusing a name that stands twice: one of the two would be lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for name in names:
+            if names.count(name) > 1:
+                raise yaml.YAMLError(f"{name} stands there twice")
+        return super().construct_mapping(node, deep)
+
+
 def _read_yaml(file: Path) -> dict[Any, Any]:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"{file} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # noqa: S506
+    except (OSError, ValueError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            raise SettingsError(f"{file} is not YAML: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SettingsError(f"{file} cannot be read: {reason}") from error
+    except yaml.YAMLError as error:
         raise SettingsError(f"{file} is not YAML: {error}") from error
     if content is None:
         return {}
@@ -307,23 +347,26 @@ def _from_legacy(content: Mapping[str, Any]) -> dict[str, Any]:
     old = {key: content[key] for key in LEGACY_KEYS if content.get(key) not in (None, "")}
     found: dict[str, Any] = {}
     if "APIURL" in old:
-        found["server.host"] = _host(old["APIURL"])
+        found["server.host"] = _host_and_port(old["APIURL"])[0]
     if "PORT" in old:
         found["server.port"] = old["PORT"]
     if "HDFSUSER" in old:
         found["archive.user"] = old["HDFSUSER"]
     if "HDFS" in old:
-        port = old.get("HDFSPORT", DEFAULT_HDFS_PORT)
-        found["archive.uri"] = f"hdfs://{_host(old['HDFS'])}:{port}"
+        host, port = _host_and_port(old["HDFS"])
+        found["archive.uri"] = f"hdfs://{host}:{old.get('HDFSPORT', port or DEFAULT_HDFS_PORT)}"
     elif "HDFSPORT" in old:
         raise SettingsError("HDFSPORT is set, but HDFS, the host it belongs to, is not")
     return found
 
 
-def _host(text: object) -> str:
-    """Return the host of ``host``, ``host:port`` or ``http://host``."""
-    without_scheme = str(text).split("://")[-1]
-    return without_scheme.split("/")[0].split(":")[0]
+def _host_and_port(text: object) -> tuple[str, int | None]:
+    """Return host and port of ``host``, ``host:port`` or ``http://host``."""
+    try:
+        parts = urlsplit(f"//{str(text).split('://')[-1]}")
+        return parts.hostname or "", parts.port
+    except ValueError as error:
+        raise SettingsError(f"{text!r} is not a host: {error}") from error
 
 
 def _read_environment(environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
@@ -427,4 +470,4 @@ def parse_root(root: str, archive: Address) -> str:
         if not address.same_place(archive):
             raise SettingsError(f"archive.roots: {root!r} is not on {archive}")
         return address.folder
-    return os.path.normpath(root) if root.startswith("/") else root
+    return "/" + os.path.normpath(root).lstrip("/") if root.startswith("/") else root

@@ -21,9 +21,11 @@ from .errors import StampTooLarge, StampUnreadable
 BLOCK = 2880
 """Bytes of a FITS block; headers and data fill whole ones. Source: FITS 4.0, section 3.1."""
 CARD = 80
-_WARNINGS = threading.Lock()
+_WARNINGS = threading.RLock()
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_WINDOW = 31  # zlib's way of saying: expect a gzip header and check its CRC
+MAX_AXES = 999
+_COUNTS = re.compile(rb"(NAXIS\d*|PCOUNT|GCOUNT|TFIELDS) *= *([+-]?\d+)")
 _INTEGER = re.compile(rb" *([+-]?\d+) *(?:/|$)")
 
 
@@ -134,12 +136,14 @@ def check_image(stamp: Stamp, limits: StampLimits) -> None:
     if stamp.fits[:6] != b"SIMPLE":
         raise StampUnreadable(f"the {stamp.kind} stamp is not a FITS file")
     image = find_plain_image(stamp.fits)
-    shape = image.shape if image else _open_image(stamp).shape
+    shape = image.shape if image else _shape_by_astropy(stamp)
     if shape[0] * shape[1] > limits.image_pixels:
         raise StampTooLarge(
             f"the {stamp.kind} stamp has {shape[1]} x {shape[0]} pixels, "
             f"more than {limits.image_pixels} in all"
         )
+    if image is None:
+        _open_image(stamp)  # is all of it there?
 
 
 def read_pixels(stamp: Stamp) -> NDArray[np.generic]:
@@ -161,11 +165,13 @@ def read_pixels(stamp: Stamp) -> NDArray[np.generic]:
 
 
 @contextmanager
-def open_fits(stamp: Stamp) -> Iterator[fits.HDUList]:
+def open_fits(stamp: Stamp, *, scaled: bool = True) -> Iterator[fits.HDUList]:
     """Open the stamp with astropy, forgiving ZTF's first card (``T`` at the wrong column).
 
+    ``scaled`` False leaves BSCALE and BZERO to whoever opens what is made of it.
     Raises StampUnreadable for anything that astropy finds wrong inside the block.
     """
+    _refuse_endless(stamp)
     try:
         # Python's warning filters belong to the process, so one thread at a time changes them.
         with (
@@ -176,14 +182,33 @@ def open_fits(stamp: Stamp) -> Iterator[fits.HDUList]:
                 ignore_missing_simple=True,
                 memmap=False,
                 lazy_load_hdus=False,
+                do_not_scale_image_data=not scaled,
             ) as hdus,
         ):
             yield hdus
     except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         # astropy raises all of these on damaged headers.
         raise StampUnreadable(f"the {stamp.kind} stamp is not a readable FITS file") from error
-    except (fits.VerifyError, OverflowError, MemoryError, ZeroDivisionError) as error:
+    except (fits.VerifyError, ArithmeticError, MemoryError, RecursionError) as error:
         raise StampUnreadable(f"the {stamp.kind} stamp is not a readable FITS file") from error
+
+
+def _refuse_endless(stamp: Stamp) -> None:
+    """Raise StampUnreadable for a header that would keep astropy busy for ever."""
+    for found in _COUNTS.finditer(stamp.fits):
+        name, number = found.group(1), int(found.group(2))
+        most = MAX_AXES if name in (b"NAXIS", b"TFIELDS") else 2**63
+        if found.start() % CARD == 0 and not 0 <= number <= most:
+            raise StampUnreadable(f"the {stamp.kind} stamp's header has an impossible size")
+
+
+def _shape_by_astropy(stamp: Stamp) -> tuple[int, int]:
+    """Return (ny, nx) from the header, before anything of that size is made."""
+    with open_fits(stamp) as hdus:
+        shape = hdus[0].shape
+        if len(shape) != 2 or min(shape) < 1:
+            raise StampUnreadable(f"the {stamp.kind} stamp holds no 2-D image")
+        return int(shape[0]), int(shape[1])
 
 
 def _open_image(stamp: Stamp) -> NDArray[np.generic]:

@@ -7,11 +7,13 @@ size, modification time), so that a file which was rewritten is another file.
 
 from __future__ import annotations
 
+import errno
 import io
 import math
 import os
 import posixpath
 import re
+import stat
 import threading
 import time
 from collections import OrderedDict
@@ -51,6 +53,8 @@ class FileId:
     size: int
     modified: int
     """Nanoseconds since 1970; whole seconds through libhdfs, milliseconds through hdfs-native."""
+    version: str = ""
+    """What else tells versions apart: on this machine, a changed file may have its old time."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,11 @@ class Status:
     is_folder: bool
     size: int
     modified: int
+    version: str = ""
 
     @property
     def file_id(self) -> FileId:
-        return FileId(self.path, self.size, self.modified)
+        return FileId(self.path, self.size, self.modified, self.version)
 
 
 class RawFile(Protocol):
@@ -81,7 +86,7 @@ class Driver(Protocol):
 
 
 class ArrowDriver:
-    """A file system of pyarrow: this machine's, or HDFS through libhdfs."""
+    """A file system of pyarrow: HDFS through libhdfs."""
 
     def __init__(self, filesystem: fs.FileSystem) -> None:
         self._fs = filesystem
@@ -107,6 +112,21 @@ class ArrowDriver:
     def _status(info: fs.FileInfo) -> Status:
         is_folder = info.type == fs.FileType.Directory
         return Status(info.path, is_folder, info.size or 0, info.mtime_ns or 0)
+
+
+class LocalDriver(ArrowDriver):
+    """This machine's file system."""
+
+    def status(self, path: str) -> Status:
+        info = os.stat(path)  # noqa: PTH116
+        is_folder = stat.S_ISDIR(info.st_mode)
+        version = f"{info.st_ino}-{info.st_ctime_ns}"
+        return Status(path, is_folder, info.st_size, info.st_mtime_ns, version)
+
+    def files_below(self, folder: str) -> Iterator[Status]:
+        for found in super().files_below(folder):
+            with suppress(FileNotFoundError):  # gone meanwhile
+                yield self.status(found.path)
 
 
 @contextmanager
@@ -168,7 +188,7 @@ class NativeDriver:
 
 
 def _connect_local(_address: Address, _user: str) -> Driver:
-    return ArrowDriver(fs.LocalFileSystem())
+    return LocalDriver(fs.LocalFileSystem())
 
 
 def _connect_libhdfs(address: Address, user: str) -> Driver:
@@ -267,12 +287,17 @@ class OpenFile:
             old, self._raw = self._raw, None
             if old is not None:
                 close_quietly(old)
-            if generation:  # opened before: is it still the same file?
-                self._archive.check_unchanged(self.id)
             with storage_errors(self.id.path):
-                self._raw = self._archive.driver.open(self.id.path)
+                raw = self._archive.driver.open(self.id.path)
+            try:
+                # Only now: what was opened may be another file than the one looked at before.
+                self._archive.check_unchanged(self.id)
+            except BaseException:
+                close_quietly(raw)
+                raise
+            self._raw = raw
             self._generation += 1
-            return self._raw
+            return raw
 
 
 class Readable(Protocol):
@@ -325,6 +350,7 @@ class Source(io.RawIOBase):
         return data
 
 
+NOTHING_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
 # pyarrow raises ValueError for a closed handle; everything else is an OSError.
 DRIVER_ERRORS: tuple[type[Exception], ...] = (OSError, ValueError)
 
@@ -334,12 +360,18 @@ def storage_errors(path: str) -> Iterator[None]:
     """Turn what a driver raises into what a caller is told; host names stay in the log."""
     try:
         yield
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ArchiveFileNotFound(f"there is no {shorten(path)} in the archive") from error
     except PermissionError as error:
-        raise PathForbidden(f"the service may not read {shorten(path)}") from error
+        raise PathForbidden(f"the service may not read {file_name(path)}") from error
     except DRIVER_ERRORS as error:
+        # hdfs-native gives the class, but no number.
+        if isinstance(error, FileNotFoundError) or getattr(error, "errno", 0) in NOTHING_THERE:
+            raise ArchiveFileNotFound(f"there is no {file_name(path)} in the archive") from error
         raise StorageUnavailable("the archive does not answer; try again in a moment") from error
+
+
+def file_name(path: str) -> str:
+    """Return a file's name as a caller may be told it: without the folders of the server."""
+    return shorten(posixpath.basename(path.rstrip("/")), 300)
 
 
 def close_quietly(raw: RawFile) -> None:
@@ -369,7 +401,8 @@ class Archive:
         self._open: OrderedDict[str, OpenFile] = OrderedDict()
         # A file of HDFS is never written in place: an old handle reads the old file or fails. A
         # local one may change under its handle, and looking at it costs microseconds.
-        self._recheck_seconds = settings.archive.recheck_seconds if self.address.host else 0.0
+        self.changes_in_place = self.address.host is None
+        self._recheck_seconds = 0.0 if self.changes_in_place else settings.archive.recheck_seconds
         self._looked_at: OrderedDict[str, tuple[float, tuple[FileId, ...]]] = OrderedDict()
 
     def __str__(self) -> str:
@@ -487,7 +520,11 @@ class Archive:
 
     def check_unchanged(self, file_id: FileId) -> None:
         """Raise FileChanged unless the file at this path is still this version."""
-        if self._status(file_id.path).file_id != file_id:
+        try:
+            unchanged = self._status(file_id.path).file_id == file_id
+        except ArchiveFileNotFound:
+            unchanged = False
+        if not unchanged:
             raise FileChanged(file_id.path)
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
 import numpy as np
 import orjson
@@ -28,6 +28,7 @@ from .errors import (
     ConflictingParameters,
     CutoutError,
     InternalError,
+    InvalidParameter,
     MalformedBody,
     MalformedHttp,
     MethodNotAllowed,
@@ -35,6 +36,7 @@ from .errors import (
     UnknownParameter,
     UnsupportedMediaType,
     error_classes,
+    shorten,
 )
 from .formatter import FORMATS, Layout, format_stamps
 from .openapi import describe_service
@@ -64,6 +66,8 @@ PAGE_POLICY = {
     "frame-ancestors": "'none'",
 }
 SWAGGER_UI = Path(swagger_ui_file).parent / "dist"
+FORM, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
+_FOR_WRITERS = ("HTTP_IF_MATCH", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_RANGE")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 
 # What Flask itself refuses, as the errors of this service.
@@ -93,11 +97,11 @@ def create_app(settings: Settings) -> Flask:
         expose_headers=EXPOSED_HEADERS,
         max_age=86400,
     )
-    _add_cutouts(app, reader)
+    _add_cutouts(app, reader, settings.limits.image_pixels)
     _add_operations(app, reader)
     _add_pages(app)
     _add_error_handlers(app)
-    _add_bookkeeping(app)
+    _add_bookkeeping(app, varies="*" not in settings.server.cors_origins)
     return app
 
 
@@ -112,7 +116,7 @@ def warm_up(app: Flask) -> Reader:
     return reader
 
 
-def _add_cutouts(app: Flask, reader: Reader) -> None:
+def _add_cutouts(app: Flask, reader: Reader, most_pixels: int) -> None:
     @app.route("/api/v1/cutouts", methods=["GET", "POST"])
     def cutouts() -> Response:
         if request.method in ("GET", "HEAD") and not request.args:
@@ -121,7 +125,7 @@ def _add_cutouts(app: Flask, reader: Reader) -> None:
         g.format = asked.format
         g.sought = " ".join(f"{name}={value}" for name, value in asked.keys.items())
         alert = reader.read(asked)
-        layout = Layout(asked.survey, asked.dialect == PUBLIC, asked.rendering)
+        layout = Layout(asked.survey, asked.dialect == PUBLIC, asked.rendering, most_pixels)
         with metrics.stage("format"):
             body, media_type = format_stamps(alert.stamps, asked.format, layout)
         return _send(body, media_type, asked, alert)
@@ -141,7 +145,7 @@ def _add_operations(app: Flask, reader: Reader) -> None:
 
     @app.get("/metrics")
     def metrics_() -> Response:
-        return Response(metrics.exposition(), mimetype=metrics.MEDIA_TYPE)
+        return Response(metrics.exposition(), content_type=metrics.MEDIA_TYPE)
 
     @app.get("/openapi.json")
     def openapi() -> Response:
@@ -172,7 +176,7 @@ def _add_pages(app: Flask) -> None:
 
     @app.get("/docs/assets/<path:name>")
     def assets(name: str) -> Response:
-        response = send_from_directory(SWAGGER_UI, name)
+        response = send_from_directory(SWAGGER_UI, name, conditional=False)
         response.headers["Cache-Control"] = "public, max-age=86400"
         return response
 
@@ -191,7 +195,8 @@ def _add_error_handlers(app: Flask) -> None:
     @app.errorhandler(CutoutError)
     def refused(error: CutoutError) -> Response:
         if error.status >= 500:
-            log.error("%s %s: %s", error.status, error.code, error.detail, exc_info=error)
+            where = error.where and f" ({error.where})"
+            log.error("%s %s: %s%s", error.status, error.code, error.detail, where, exc_info=error)
         return _problem(error)
 
     @app.errorhandler(HTTPException)
@@ -220,7 +225,7 @@ def _detail(error: HTTPException) -> str:
     return error.description or error.name
 
 
-def _add_bookkeeping(app: Flask) -> None:
+def _add_bookkeeping(app: Flask, *, varies: bool) -> None:
     @app.before_request
     def begin() -> None:
         g.start = time.perf_counter()
@@ -233,6 +238,8 @@ def _add_bookkeeping(app: Flask) -> None:
         route = request.url_rule.rule if request.url_rule else "unknown"
         response.headers["X-Request-ID"] = g.request_id
         response.headers["X-Content-Type-Options"] = "nosniff"
+        if varies:  # by the page that asks: a cache must not answer one with another's copy
+            response.vary.add("Origin")
         metrics.REQUESTS.labels(route, g.get("format", ""), response.status_code).inc()
         metrics.REQUEST_SECONDS.labels(route).observe(seconds)
         log.info(
@@ -263,10 +270,8 @@ def _payload() -> dict[str, Any]:
 def _body_pairs() -> Iterable[tuple[str, Any]]:
     if request.mimetype == JSON or request.mimetype.endswith("+json"):
         return _json_pairs(_body())
-    if request.mimetype in ("application/x-www-form-urlencoded", "multipart/form-data"):
-        fields = list(request.form.items(multi=True))
-        if request.files:
-            raise MalformedBody("a form must not hold files here")
+    if request.mimetype in (FORM, MULTIPART):
+        fields = _form_fields()
         if any(name.lstrip().startswith("{") for name, _ in fields):
             raise MalformedBody(
                 "the body looks like JSON but was sent as a form: "
@@ -275,16 +280,34 @@ def _body_pairs() -> Iterable[tuple[str, Any]]:
         return fields
     if _body():
         raise UnsupportedMediaType(
-            f"a body of type {request.mimetype or 'unknown'!r} is not read here: "
+            f"a body of type {shorten(request.mimetype or 'unknown')} is not read here: "
             "send application/json or a form",
-            allowed=[JSON, "application/x-www-form-urlencoded", "multipart/form-data"],
+            allowed=[JSON, FORM, MULTIPART],
         )
     return ()
 
 
+def _form_fields() -> list[tuple[str, str]]:
+    if request.mimetype == MULTIPART:
+        if request.files:
+            raise MalformedBody("a form must not hold files here")
+        return list(request.form.items(multi=True))
+    try:
+        return parse_qsl(
+            _body().decode(), keep_blank_values=True, errors="strict", max_num_fields=1000
+        )
+    except ValueError as error:
+        raise MalformedBody("the form cannot be read: it is not UTF-8, or endless") from error
+
+
 def _body() -> bytes:
     """Return the body; one sent in chunks has no length that could be checked beforehand."""
-    body = request.get_data()
+    try:
+        body = request.get_data(parse_form_data=False)
+    except HTTPException:
+        raise
+    except Exception as error:  # what the server raises on bad chunks, whatever server it is
+        raise MalformedHttp("the body cannot be read to its end") from error
     if request.content_length is None and len(body) >= (request.max_content_length or 0):
         raise RequestEntityTooLarge
     return body
@@ -312,7 +335,13 @@ def _json_pairs(body: bytes) -> Iterable[tuple[str, Any]]:
 def _merge(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     payload: dict[str, Any] = {}
     for name, value in pairs:
-        if name in payload and payload[name] != value:
+        if isinstance(value, list | dict):
+            at_fault = shorten(name, quote=False)
+            raise InvalidParameter(
+                at_fault, f"{at_fault} must be one value, not a list or an object"
+            )
+        # A query string has text where JSON has numbers.
+        if name in payload and str(payload[name]) != str(value):
             raise ConflictingParameters(name[:80], f"{name[:80]!r} is given twice, differently")
         payload[name] = value
     return payload
@@ -325,10 +354,11 @@ def _take_no_arguments() -> None:
 
 def _send(body: bytes, media_type: str, asked: CutoutRequest, alert: Alert) -> Response:
     chosen = FORMATS[asked.format]
-    if asked.format == "FITS" and request.accept_mimetypes.best in FITS_MEDIA_TYPES:
-        media_type = request.accept_mimetypes.best
+    if asked.format == "FITS":
+        media_type = _preferred_fits_type(media_type)
     response = Response(body, mimetype=media_type)
-    response.headers["X-Cutout-Id"] = str(alert.alert_id)
+    if alert.alert_id is not None:
+        response.headers["X-Cutout-Id"] = str(alert.alert_id)
     if asked.format == "FITS":
         response.vary.add("Accept")
     if chosen.suffix:
@@ -338,10 +368,20 @@ def _send(body: bytes, media_type: str, asked: CutoutRequest, alert: Alert) -> R
     return _finish(response, FOREVER if asked.names_one_alert else BRIEFLY)
 
 
+def _preferred_fits_type(default: str) -> str:
+    """Return the media type of a FITS file that ``Accept`` names, or the default for ``*/*``."""
+    for media_type, quality in request.accept_mimetypes:
+        if media_type in FITS_MEDIA_TYPES and quality > 0:
+            return media_type
+        if media_type in ("*/*", "application/*", default):
+            break
+    return default
+
+
 def _file_stem(asked: CutoutRequest, alert: Alert) -> str:
     """Return the id that users of each dialect expect in the file's name."""
-    name = asked.survey.file_key
-    stem = str(asked.keys.get(name, alert.alert_id))
+    known = asked.keys.get(asked.survey.file_key, alert.alert_id)
+    stem = str(next(iter(asked.keys.values())) if known is None else known)
     return f"{stem}_{asked.kind}" if asked.dialect == PUBLIC else stem
 
 
@@ -361,7 +401,9 @@ def _finish(response: Response, cache_control: str) -> Response:
             tag += "-gzip"
     response.set_etag(tag)
     response.headers["Cache-Control"] = cache_control
-    return response.make_conditional(request)  # type: ignore[return-value]
+    # Nothing is written here, so nothing depends on what was there before.
+    asked = {name: value for name, value in request.environ.items() if name not in _FOR_WRITERS}
+    return response.make_conditional(asked)  # type: ignore[return-value]
 
 
 def _problem(error: CutoutError) -> Response:

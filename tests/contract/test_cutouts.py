@@ -607,6 +607,8 @@ def test_what_cannot_be_a_path_is_400(client: FlaskClient, path: str) -> None:
         "nothing",
         f"{NIGHT}/part-00009.parquet",
         f"{FIRST}/below",
+        "a" * 256,
+        "b/" * 1000,
         "archive/%20",
         "~",
         "archive/*",
@@ -747,6 +749,42 @@ def test_json_sent_as_a_form_is_told_how_to_send_it(client: FlaskClient) -> None
     )
     problem = assert_problem(response, 400, "malformed_body")
     assert "Content-Type: application/json" in problem["detail"]
+
+
+def test_nested_values_are_refused_however_deep(client: FlaskClient) -> None:
+    for depth in (1, 700, 900):
+        body = '{"kind":' + '{"a":' * depth + "1" + "}" * depth + "}"
+        response = client.post(ROUTE, data=body, content_type="application/json")
+        problem = assert_problem(response, 400, "invalid_parameter")
+        assert problem["parameter"] == "kind"
+
+
+def test_the_same_value_as_text_and_as_a_number_is_no_contradiction(client: FlaskClient) -> None:
+    candid = ztf_alert(0)["candid"]
+    response = client.post(f"{ROUTE}?candid={candid}", json=GOOD | {"candid": candid})
+    assert response.status_code == 200
+
+
+def test_what_is_meant_for_writers_changes_nothing(client: FlaskClient) -> None:
+    for headers in (
+        {"If-Match": '"x"'},
+        {"If-Unmodified-Since": "Thu, 01 Jan 1970 00:00:00 GMT"},
+        {"Range": "bytes=0-10"},
+        {"Range": "bytes=99999999-"},
+    ):
+        response = client.get(ROUTE, query_string=ASKED, headers=headers)
+        assert response.status_code == 200
+        assert response.data == client.get(ROUTE, query_string=ASKED).data
+
+
+def test_no_answer_tells_where_the_archive_is_on_the_server(
+    client: FlaskClient, archive: SampleArchive
+) -> None:
+    for path in ("damaged/cut_short.parquet", "damaged/notes.txt", "nothing", "damaged"):
+        response = ask(client, hdfsPath=path, objectId="ZTF24aaaaaaa", kind="Science")
+        assert response.status_code >= 400
+        assert str(archive.folder) not in response.text
+        assert "/user/" not in response.text
 
 
 def test_a_body_that_is_too_large_is_413(client: FlaskClient) -> None:

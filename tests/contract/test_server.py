@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,9 @@ def ask(service: Service, **changes: str) -> requests.Response:
 def test_starting_says_in_one_line_what_is_served(
     service: Service, sample_archive: SampleArchive
 ) -> None:
+    end = time.monotonic() + 20  # either worker may be the first to answer
+    while "serving from" not in service.log and time.monotonic() < end:
+        time.sleep(0.05)
     lines = [line for line in service.log.splitlines() if "serving from" in line]
     assert len(lines) == 1
     assert str(sample_archive.folder) in lines[0]
@@ -126,6 +130,51 @@ def test_a_body_sent_in_chunks_is_limited_too(service: Service) -> None:
         timeout=20,
     )
     assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
+
+
+def test_a_form_sent_in_chunks_is_not_cut(service: Service) -> None:
+    form = "&".join(f"{name}={value}" for name, value in ASKED.items() if name != "candid")
+    body = f"{form}&objectId=ZTF24aaaaaaa{'&' * 70_000}&candid={ASKED['candid']}".encode()
+    response = requests.post(
+        f"{service.address}/api/v1/cutouts",
+        data=iter([body[:40_000], body[40_000:]]),
+        headers={"Content-Type": "application/x-www-form-urlencoded"},
+        timeout=20,
+    )
+    assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
+
+
+def test_chunks_that_are_none_are_the_clients_mistake(service: Service) -> None:
+    sent = (
+        b"POST /api/v1/cutouts HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\nzz\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
+        connection.sendall(sent)
+        received = b""
+        while b"malformed_http" not in received:
+            piece = connection.recv(65536)
+            assert piece, received
+            received += piece
+    assert received.startswith(b"HTTP/1.1 400 ")
+
+
+def test_clients_that_never_finish_do_not_keep_the_threads(sample_archive: SampleArchive) -> None:
+    environment = {
+        "CUTOUT_API_ARCHIVE_URI": str(sample_archive.folder),
+        "CUTOUT_API_LIMITS_CLIENT_SECONDS": "1",
+        "CUTOUT_API_SERVER_WORKERS": "1",
+        "CUTOUT_API_SERVER_THREADS": "2",
+    }
+    with running_service(environment) as service, ExitStack() as stack:
+        for _ in range(6):
+            stuck = stack.enter_context(
+                socket.create_connection(("127.0.0.1", service.port), timeout=20)
+            )
+            stuck.sendall(b"GET /healthz HTTP/1.1\r\nHo")
+        answer = requests.get(f"{service.address}/healthz", timeout=15)
+        assert answer.status_code == 200
+        assert "Traceback" not in service.log
 
 
 def test_one_connection_asks_many_times(service: Service) -> None:

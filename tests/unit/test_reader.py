@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cutout_api import metrics
@@ -20,7 +23,7 @@ from cutout_api.request import parse_request
 from cutout_api.settings import Archive as ArchiveSettings
 from cutout_api.settings import Index, Limits, Settings
 
-from ..samples import KINDS, stored_fits, write, ztf_alert
+from ..samples import KINDS, ZTF_SCHEMA, pixels, stored_fits, write, ztf_alert, ztf_fits
 
 
 @contextmanager
@@ -208,11 +211,14 @@ def test_a_rewritten_file_is_read_anew(tmp_path: Path) -> None:
             ask(reader, "a.parquet")
 
 
-def test_files_replaced_all_the_time_never_give_a_wrong_stamp(tmp_path: Path) -> None:
-    versions = [[ztf_alert(100 * v + n) for n in range(9)] for v in range(4)]
+@pytest.mark.parametrize("alike", [False, True], ids=["layouts differ", "same layout and size"])
+def test_files_replaced_all_the_time_never_give_a_wrong_stamp(tmp_path: Path, alike: bool) -> None:
+    versions = [[small_alert(100 * v + n) for n in range(9)] for v in range(4)]
     expected = {row["candid"]: stored_fits(row, "Science") for rows in versions for row in rows}
     for number, rows in enumerate(versions):
-        write(tmp_path / f"{number}.new", rows[number:] + rows[:number], row_group_size=2 + number)
+        turned = rows if alike else rows[number:] + rows[:number]
+        size = 3 if alike else 2 + number
+        write(tmp_path / f"{number}.new", turned, row_group_size=size, compression="none")
     contents = [(tmp_path / f"{number}.new").read_bytes() for number in range(4)]
     path = tmp_path / "a.parquet"
     path.write_bytes(contents[0])
@@ -248,6 +254,131 @@ def test_files_replaced_all_the_time_never_give_a_wrong_stamp(tmp_path: Path) ->
         stop.set()
         writer.join()
     assert answers > 20, (answers, refused)
+
+
+def small_alert(number: int) -> dict[str, Any]:
+    """Return an alert whose Science stamp has the same size as all others'."""
+    return ztf_alert(number, Science=ztf_fits(pixels(number, (9, 9))))
+
+
+def test_a_file_replaced_between_finding_and_reading_is_found_anew(tmp_path: Path) -> None:
+    old, new = [small_alert(n) for n in range(4)], [small_alert(40 + n) for n in range(4)]
+    write(tmp_path / "b.parquet", new, compression="none")
+    path = write(tmp_path / "a.parquet", old, compression="none")
+    with open_reader(tmp_path, open_files=1) as reader:
+        find = reader._find
+
+        def find_then_replace(request: Any) -> Any:
+            found = find(request)
+            if (tmp_path / "b.parquet").exists():
+                (tmp_path / "b.parquet").rename(path)
+                reader.archive.close()  # the handle is gone, as when many files are open
+            return found
+
+        reader._find = find_then_replace  # type: ignore[method-assign]
+        alert = ask(reader, "a.parquet")
+    assert alert.alert_id == new[-1]["candid"]
+    assert alert.stamps[0].fits == stored_fits(new[-1], "Science")
+
+
+def test_a_change_that_keeps_size_and_time_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    with open_reader(tmp_path) as reader:
+        for turn in range(3):
+            row = small_alert(turn)
+            write(tmp_path / "new", [row], compression="none")
+            if turn % 2:
+                path.write_bytes((tmp_path / "new").read_bytes())
+            else:
+                (tmp_path / "new").rename(path)
+            os.utime(path, ns=(10**18, 10**18))
+            alert = ask(reader, "a.parquet")
+            assert alert.alert_id == row["candid"]
+            assert alert.stamps[0].fits == stored_fits(row, "Science")
+
+
+def test_a_file_of_a_folder_that_goes_away_does_not_hide_the_others(tmp_path: Path) -> None:
+    write(tmp_path / "n" / "a.parquet", [ztf_alert(1)])
+    gone = write(tmp_path / "n" / "b.parquet", [ztf_alert(2)])
+    with open_reader(tmp_path) as reader:
+        locate = reader.archive.locate
+
+        def locate_then_delete(path: str) -> Any:
+            found = locate(path)
+            gone.unlink(missing_ok=True)
+            return found
+
+        reader.archive.locate = locate_then_delete  # type: ignore[method-assign]
+        assert ask(reader, "n").alert_id == ztf_alert(1)["candid"]
+
+
+def test_of_a_repeated_alert_the_one_written_last_is_taken(tmp_path: Path) -> None:
+    repeated = [ztf_alert(1, Science=ztf_fits(pixels(n))) for n in range(4)]
+    write(tmp_path / "one.parquet", repeated)
+    write(tmp_path / "three.parquet", repeated, row_group_size=1)
+    for number in range(3):
+        name = f"{'cab'[number]}.parquet"
+        write(tmp_path / "n" / name, [repeated[number]])
+        os.utime(tmp_path / "n" / name, ns=(number, number))
+    with open_reader(tmp_path) as reader:
+        for keys in ({}, {"candid": repeated[0]["candid"]}):
+            for path, expected in (("one.parquet", 3), ("three.parquet", 3), ("n", 2)):
+                alert = ask(reader, path, **keys)
+                assert alert.stamps[0].fits == stored_fits(repeated[expected], "Science")
+
+
+def test_of_a_repeated_alert_the_file_with_the_asked_kind_is_taken(tmp_path: Path) -> None:
+    row = ztf_alert(1)
+    write(tmp_path / "a.parquet", [row])
+    os.utime(tmp_path / "a.parquet", ns=(1, 1))
+    schema = pa.schema([f for f in ZTF_SCHEMA if f.name != "cutoutTemplate"])
+    write(tmp_path / "b.parquet", [row], schema)
+    with open_reader(tmp_path) as reader:
+        for keys in ({}, {"candid": row["candid"]}):
+            alert = ask(reader, ".", kind="Template", **keys)
+            assert alert.stamps[0].fits == stored_fits(row, "Template")
+
+
+TEXTS = (pa.string_view(), pa.binary_view())
+
+
+@pytest.mark.parametrize(
+    "column_type", [*TEXTS, pa.decimal128(20, 0), pa.date32(), pa.timestamp("us")], ids=str
+)
+def test_odd_types_of_ids_are_answered_in_words(tmp_path: Path, column_type: pa.DataType) -> None:
+    row = ztf_alert(1)
+    texts = pa.array(["7", None, "x"])
+    ids = texts.cast(column_type) if column_type in TEXTS else pa.nulls(3, column_type)
+    names = pa.array([row["objectId"]] * 3)
+    stamps = pa.array([row["cutoutScience"]] * 3, ZTF_SCHEMA.field("cutoutScience").type)
+    table = pa.table({"candid": ids, "objectId": names, "cutoutScience": stamps})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with open_reader(tmp_path) as reader:
+        if column_type in TEXTS:
+            asked = {"objectId": None, "candid": 7}
+            assert ask(reader, "a.parquet", **asked).alert_id == 7
+        else:
+            with pytest.raises(AlertNotFound):
+                ask(reader, "a.parquet", candid=7)
+        assert ask(reader, "a.parquet").stamps[0].fits == stored_fits(row, "Science")
+
+
+def test_a_file_without_ids_of_alerts_names_none(tmp_path: Path) -> None:
+    schema = pa.schema([f for f in ZTF_SCHEMA if f.name != "candid"])
+    write(tmp_path / "a.parquet", [ztf_alert(1)], schema)
+    with open_reader(tmp_path) as reader:
+        assert ask(reader, "a.parquet").alert_id is None
+
+
+def test_names_with_dots_of_their_own_are_read(tmp_path: Path) -> None:
+    rows = [ztf_alert(n) for n in range(5)]
+    table = pa.Table.from_pylist(rows, ZTF_SCHEMA).flatten()
+    assert "cutoutScience.stampData" in table.column_names
+    pq.write_table(table, tmp_path / "a.parquet")
+    with open_reader(tmp_path) as reader:
+        alert = ask(reader, "a.parquet")
+        assert alert.alert_id == rows[-1]["candid"]
+        assert alert.stamps[0].fits == stored_fits(rows[-1], "Science")
 
 
 class Slow:

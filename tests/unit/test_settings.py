@@ -27,6 +27,7 @@ def test_the_shipped_file_states_every_default_with_a_comment() -> None:
     assert shipped.limits == defaults.limits
     assert shipped.catalog == defaults.catalog
     assert shipped.archive.uri == str(ROOT / defaults.archive.uri)
+    assert shipped.index.folder == str(ROOT / ".cache/index")
     for name, (declared, _) in setting_fields().items():
         key = name.split(".")[1]
         line = re.search(rf"^  {key}:.*# (.+)$", text, re.MULTILINE)
@@ -45,9 +46,14 @@ def test_every_setting_has_an_environment_variable(tmp_path: Path, name: str) ->
         "catalog.url": "postgresql://db/catalog",
         "server.host": "0.0.0.0",
         "server.cors_origins": "https://a.org, https://b.org",
+        "index.folder": "/var/cache/index",
     }
     variable = "CUTOUT_API_" + name.replace(".", "_").upper()
-    settings = load(tmp_path, "", **{variable: values.get(name, "4000")})
+    settings = load(
+        tmp_path,
+        "",
+        **{variable: values.get(name, "4000" if name == "limits.stamp_bytes" else "400")},
+    )
     section, key = name.split(".")
     expected = getattr(getattr(Settings(), section), key)
     assert getattr(getattr(settings, section), key) != expected
@@ -87,6 +93,12 @@ def test_the_older_services_file_works_unchanged(tmp_path: Path) -> None:
     assert settings.archive.driver == "libhdfs"
 
 
+def test_a_port_behind_the_older_services_host_counts(tmp_path: Path) -> None:
+    assert load(tmp_path, "HDFS: node:9000").archive.address == Address("/", "node", 9000)
+    assert load(tmp_path, "HDFS: hdfs://node:9000/").archive.address == Address("/", "node", 9000)
+    assert load(tmp_path, "APIURL: 'http://[::1]:5'").server.host == "::1"
+
+
 def test_the_older_services_template_with_empty_values_is_read(tmp_path: Path) -> None:
     text = "APIURL: http://localhost\nHDFS: http://localhost\nHDFSPORT:\nHDFSUSER:\nPORT:\n"
     settings = load(tmp_path, text)
@@ -105,7 +117,7 @@ def test_the_older_services_template_with_empty_values_is_read(tmp_path: Path) -
         ("server: {port: true}", ["server.port", "whole number"]),
         ("server: {port: 1.5}", ["server.port", "whole number"]),
         ("server: {log_level: LOUD}", ["server.log_level", "one of"]),
-        ("server: {workers: 0}", ["server.workers", "at least 1"]),
+        ("server: {workers: 0}", ["server.workers", "must be 1 to 1024"]),
         ("server: 5", ["server", "section"]),
         ("- a", ["sections", "list"]),
         ("server: {host: [a]}", ["server.host", "text"]),
@@ -119,12 +131,21 @@ def test_the_older_services_template_with_empty_values_is_read(tmp_path: Path) -
         ("archive: {uri: /data, roots: [data]}", ["archive.roots", "absolute"]),
         ("archive: {uri: /data, roots: ['hdfs://h/x']}", ["archive.roots", "is not on"]),
         ("limits: {deadline_seconds: .inf}", ["limits.deadline_seconds", "finite"]),
-        ("limits: {deadline_seconds: 0}", ["limits.deadline_seconds", "at least"]),
+        ("limits: {deadline_seconds: 0}", ["limits.deadline_seconds", "0.001 to 3600"]),
         ("limits: {body_bytes: -1}", ["limits.body_bytes", "at least"]),
         ("catalog: {url: 'mysql://x'}", ["catalog.url", "sqlite:/// or postgresql://"]),
         ("a: [", ["not YAML"]),
         (LEGACY + "server: {port: 1}", ["server.port", "twice"]),
         ("HDFSPORT: 8020", ["HDFSPORT", "HDFS"]),
+        ("server: {port: 1}\nserver: {port: 2}", ["server", "twice"]),
+        ("server: {port: 1, port: 2}", ["port", "twice"]),
+        ("server: {host: 'a b'}", ["server.host", "host name"]),
+        ("server: {cors_origins: ['https://*.example.org']}", ["cors_origins", "not an origin"]),
+        ("server: {cors_origins: ['https://a.example/']}", ["cors_origins", "not an origin"]),
+        ("archive: {uri: 'file:/a'}", ["archive.uri", "two slashes"]),
+        ("limits: {deadline_seconds: 1.0e+10}", ["limits.deadline_seconds", "to 3600"]),
+        ("limits: {concurrent_reads: 100000}", ["limits.concurrent_reads", "to 1024"]),
+        ("HDFS: 'a:b:c'", ["not a host"]),
     ],
 )
 def test_a_bad_file_is_refused_saying_which_setting_and_why(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import zlib
 
@@ -10,7 +11,10 @@ import pytest
 from astropy.io import fits
 
 from cutout_api.errors import StampTooLarge, StampUnreadable
+from cutout_api.formatter import Layout, format_stamps
+from cutout_api.render import Rendering
 from cutout_api.stamp import Stamp, StampLimits, find_plain_image, inflate, read_pixels, unpack
+from cutout_api.surveys import KINDS, LSST
 
 from ..samples import image_of, lsst_fits, pixels, ztf_fits
 
@@ -126,6 +130,35 @@ def test_anything_but_a_2d_image_is_unreadable(hdu: fits.PrimaryHDU) -> None:
     hdu.writeto(buffer)
     with pytest.raises(StampUnreadable):
         unpack("Science", buffer.getvalue(), LIMITS)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("NAXIS1", "-30"),
+        ("NAXIS2", "-1"),
+        ("NAXIS", "1000000000"),
+        ("NAXIS", "-2"),
+        ("TFIELDS", "99999999999999999999"),
+        ("PCOUNT", "-5"),
+        ("GCOUNT", "-5"),
+        ("NAXIS1", "99999999999999999999999"),
+    ],
+)
+def test_a_header_that_would_never_end_is_refused_at_once(keyword: str, value: str) -> None:
+    card = f"{keyword:8}= {value:>20}".ljust(80).encode()
+    content = ztf_fits(pixels(1))
+    place = content.index(keyword.encode().ljust(8)) if keyword[:5] == "NAXIS" else 400
+    with contextlib.suppress(StampUnreadable, StampTooLarge):
+        unpack("Science", content[:place] + card + content[place + 80 :], LIMITS)
+    # An extension is looked at when all three kinds are put into one file.
+    content = lsst_fits(pixels(2, (30, 30)))
+    place = content.index(keyword.encode().ljust(8), 5760) if keyword[:5] == "NAXIS" else 6500
+    place -= place % 80
+    stamps = [Stamp(kind, content[:place] + card + content[place + 80 :]) for kind in KINDS]
+    with contextlib.suppress(StampUnreadable):
+        format_stamps(stamps, "FITS", Layout(LSST, False, Rendering(), 10_000))
 
 
 def test_headers_changed_at_random_never_escape_as_another_error() -> None:

@@ -123,6 +123,17 @@ def test_only_the_configured_pages_may_ask(local_settings: Settings) -> None:
         assert ("Access-Control-Allow-Origin" in response.headers) == allowed
 
 
+def test_a_cache_keeps_answers_to_different_pages_apart(local_settings: Settings) -> None:
+    origins = ("https://a.example", "https://b.example")
+    for allowed in (origins, origins[:1]):
+        settings = replace(local_settings, server=Server(cors_origins=allowed))
+        client = create_app(settings).test_client()
+        for origin in (*origins, "https://elsewhere.example", None):
+            headers = {"Origin": origin} if origin else {}
+            response = client.get(ROUTE, query_string=ONE, headers=headers)
+            assert "Origin" in response.headers["Vary"]
+
+
 def test_a_request_id_is_taken_over_or_made(client: FlaskClient) -> None:
     given = client.get("/healthz", headers={"X-Request-ID": "abc-123"})
     assert given.headers["X-Request-ID"] == "abc-123"

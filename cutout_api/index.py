@@ -29,10 +29,10 @@ from numpy.typing import NDArray
 
 from . import metrics
 from .pages import (
+    MISTAKEN,
     CellMap,
     Chunk,
     Footer,
-    PageDamaged,
     PageTable,
     describe_chunk,
     locate_pages,
@@ -152,7 +152,7 @@ class FileIndex:
             return read_cell_by_row_group(file, row_group, column.name, within)
         cells = self.cells.get((column.name, row_group))
         if cells is not None:
-            with contextlib.suppress(PageDamaged, pa.ArrowException):
+            with contextlib.suppress(*MISTAKEN):
                 value = read_mapped_cell(file, chunk.codec, cells, within)
                 metrics.READ_BY.labels("block").inc()
                 return value

@@ -57,6 +57,10 @@ class PageDamaged(ValueError):
     """The bytes of a page contradict themselves."""
 
 
+# What taking apart bytes raises that are not what they should be.
+MISTAKEN = (PageDamaged, ThriftError, PackedTooShort, KeyError, TypeError, IndexError, ValueError)
+
+
 @dataclass(frozen=True)
 class Chunk:
     """A column chunk of a binary column, as the footer describes it."""
@@ -431,23 +435,14 @@ def read_cell(
         offset, size = table.dictionary
         opened = open_dictionary(file.read_at(size, offset), chunk)
         return None if opened is None else (_nth_value(opened[0], 0, rank),)
-    except (
-        PageDamaged,
-        ThriftError,
-        PackedTooShort,
-        KeyError,
-        TypeError,
-        IndexError,
-        pa.ArrowException,
-        OSError,
-    ):
+    except MISTAKEN:
         return None
 
 
 def open_page(stored: bytes, chunk: Chunk) -> Page | None:
     """Take a data page apart; None for an encoding that is not understood.
 
-    Raises PageDamaged, ThriftError, KeyError, TypeError, IndexError, ArrowException.
+    Raises one of ``MISTAKEN`` for bytes that contradict themselves.
     """
     header, start, payload = _check_page(stored)
     if header[_PAGE_TYPE] == _DATA_PAGE:
@@ -513,7 +508,7 @@ def _check_page(stored: bytes) -> tuple[Struct, int, memoryview]:
 
 
 def inflate(stored: bytes | memoryview, codec: str, size: int) -> memoryview:
-    """Return ``size`` bytes from their compressed form. Raises PageDamaged, ArrowException."""
+    """Return ``size`` bytes from their compressed form. Raises PageDamaged."""
     if not 0 <= size < 2**31:
         raise PageDamaged("the page has an impossible size")
     if codec == "none":
@@ -524,7 +519,14 @@ def inflate(stored: bytes | memoryview, codec: str, size: int) -> memoryview:
         return _inflate_hadoop_lz4(memoryview(stored), size)
     if codec == "snappy" and _snappy_preamble(memoryview(stored))[0] != size:
         raise PageDamaged("the page is not as long as it says")
-    return _view(pa.decompress(stored, decompressed_size=size, codec=codec))
+    return _view(_decompress(stored, size, codec))
+
+
+def _decompress(stored: bytes | memoryview, size: int, codec: str) -> pa.Buffer:
+    try:
+        return pa.decompress(stored, decompressed_size=size, codec=codec)
+    except (pa.ArrowException, OSError) as error:
+        raise PageDamaged(f"the {codec} bytes are damaged") from error
 
 
 def _view(buffer: pa.Buffer) -> memoryview:
@@ -555,7 +557,7 @@ def _inflate_hadoop_lz4(stored: memoryview, size: int) -> memoryview:
             inflated = left if place == len(stored) else _lz4_size(chunk)
             if inflated > left:
                 raise PageDamaged("a chunk of LZ4 is longer than its block")
-            pieces.append(pa.decompress(chunk, inflated, codec="lz4_raw", asbytes=True))
+            pieces.append(_decompress(chunk, inflated, "lz4_raw").to_pybytes())
             left -= inflated
     if done != size:
         raise PageDamaged("the page is not as long as it says")
@@ -713,16 +715,7 @@ def map_cells(file: OpenFile, chunk: Chunk, table: PageTable) -> CellMap | None:
             )
             cell_bodies[rows] = len(bodies)
             add_body(stored, int(offset), page.body, view)
-    except (
-        PageDamaged,
-        ThriftError,
-        PackedTooShort,
-        KeyError,
-        TypeError,
-        IndexError,
-        ValueError,
-        pa.ArrowException,
-    ):
+    except MISTAKEN:
         return None
     counts = [len(found) for found in blocks]
     offsets, sizes, inflated = np.array(bodies, np.int64).reshape(-1, 3).T.copy()
@@ -759,7 +752,7 @@ def _places_of_values(
 def read_mapped_cell(file: OpenFile, codec: str, cells: CellMap, row: int) -> bytes | None:
     """Return a cell whose place is known, reading only the blocks it lies in.
 
-    Raises PageDamaged, ArrowException where the bytes are no longer what was mapped.
+    Raises PageDamaged where the bytes are no longer what was mapped.
     """
     length = int(cells.cell_lengths[row])
     if length < 0:

@@ -313,21 +313,22 @@ def _body() -> bytes:
     return body
 
 
+class _Pairs(list[tuple[str, Any]]):
+    """An object as it was sent: a name that stands twice is still there twice."""
+
+
 def _json_pairs(body: bytes) -> Iterable[tuple[str, Any]]:
     if not body.strip():
         return ()
-
-    class Pairs(list[tuple[str, Any]]):
-        """An object as it was sent: a name that stands twice is still there twice."""
 
     def refuse(word: str) -> None:
         raise ValueError(f"{word} is not JSON")
 
     try:
-        content = json.loads(body, object_pairs_hook=Pairs, parse_constant=refuse)
+        content = json.loads(body, object_pairs_hook=_Pairs, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         raise MalformedBody(f"the body is not JSON: {error}") from error
-    if not isinstance(content, Pairs):
+    if not isinstance(content, _Pairs):
         raise MalformedBody('the body must be a JSON object, such as {"kind": "Science"}')
     return content
 

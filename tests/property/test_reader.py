@@ -88,7 +88,8 @@ def expected_row(rows: list[dict[str, Any]], keys: dict[str, Any]) -> int | None
     def order(number: int) -> tuple[float, int, int]:
         time = (rows[number]["candidate"] or {}).get("jd")
         known = time is not None and abs(time) < float("inf")
-        return (time if known else float("-inf"), rows[number]["candid"] or 0, number)
+        candid = rows[number]["candid"]
+        return (time if known else float("-inf"), -(2**63) if candid is None else candid, number)
 
     matching = [
         number

@@ -1,0 +1,81 @@
+"""Indexes kept and loaded; what they find is in tests/property and tests/unit/test_reader.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cutout_api.index import IndexCache, IndexStore, build_index, pack_index, unpack_index
+from cutout_api.settings import Archive as ArchiveSettings
+from cutout_api.settings import Settings
+from cutout_api.storage import Archive, FileId
+
+from ..samples import write, ztf_alert
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    write(tmp_path / "a.parquet", [ztf_alert(n) for n in range(40)])
+    return Archive(Settings(archive=ArchiveSettings(uri=str(tmp_path))))
+
+
+def test_a_stored_index_that_is_damaged_anywhere_is_as_if_it_were_not_there(
+    archive: Archive,
+) -> None:
+    (file_id,) = archive.locate("a.parquet")
+    with archive.open(file_id) as file:
+        index = build_index(file)
+        index.complete(file, blocks=True)
+    packed = pack_index(index)
+    assert unpack_index(packed, file_id) is not None
+    for place in range(0, len(packed), 97):
+        damaged = bytearray(packed)
+        damaged[place] ^= 1
+        assert unpack_index(bytes(damaged), file_id) is None
+    for length in range(0, len(packed), 97):
+        assert unpack_index(packed[:length], file_id) is None
+
+
+@pytest.mark.parametrize("change", ["path", "size", "modified", "version"])
+def test_an_index_of_another_version_is_refused(archive: Archive, change: str) -> None:
+    (file_id,) = archive.locate("a.parquet")
+    with archive.open(file_id) as file:
+        packed = pack_index(build_index(file))
+    values = dict(vars(file_id))
+    values[change] = values[change] + ("x" if isinstance(values[change], str) else 1)
+    assert unpack_index(packed, FileId(**values)) is None
+
+
+def test_a_folder_that_cannot_be_written_is_said_once_and_harms_nothing(
+    archive: Archive, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    cache = IndexCache(1 << 20, IndexStore(tmp_path / "file", "here"))
+    (file_id,) = archive.locate("a.parquet")
+    with archive.open(file_id) as file:
+        index = cache.get(file)
+        cache.keep(index)
+        cache.keep(index)
+    assert len(caplog.records) == 1
+    assert "cannot be stored" in caplog.text
+
+
+def test_archives_of_the_same_paths_do_not_share_an_index(archive: Archive, tmp_path: Path) -> None:
+    (file_id,) = archive.locate("a.parquet")
+    with archive.open(file_id) as file:
+        IndexStore(tmp_path / "kept", "one").save(build_index(file))
+    assert IndexStore(tmp_path / "kept", "one").load(file_id) is not None
+    assert IndexStore(tmp_path / "kept", "other").load(file_id) is None
+
+
+def test_an_index_is_small(archive: Archive, tmp_path: Path) -> None:
+    rows = [ztf_alert(n, Science=b"s", Template=b"t", Difference=b"d") for n in range(2400)]
+    write(tmp_path / "b.parquet", rows, row_group_size=2400, max_rows_per_page=100)
+    (file_id,) = archive.locate("b.parquet")
+    with archive.open(file_id) as file:
+        index = build_index(file)
+        assert index.nbytes < 125_000
+        assert len(pack_index(index)) < 125_000
+        index.complete(file, blocks=True)
+        assert len(pack_index(index)) < 225_000

@@ -91,6 +91,6 @@ def _wait_until_it_answers(service: Service, seconds: float) -> None:
         try:
             requests.get(f"{service.address}/healthz", timeout=5)
             return
-        except requests.ConnectionError:
+        except requests.RequestException:
             time.sleep(0.05)
     raise AssertionError(f"the service did not start:\n{service.log}")

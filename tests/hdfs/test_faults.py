@@ -44,10 +44,12 @@ def client(cluster: HdfsCluster, driver: str) -> Iterator[FlaskClient]:
     app.extensions["cutout_reader"].close()
 
 
-def settings_of(cluster: HdfsCluster, driver: str, **more: Any) -> Settings:
+def settings_of(cluster: HdfsCluster, driver: str, recheck_seconds: float = 0) -> Settings:
     limits = Limits(deadline_seconds=8, queue_seconds=0.2)
-    archive = Archive(uri=cluster.uri, user=cluster.user, driver=driver)
-    return Settings(archive=archive, limits=limits, **more)
+    archive = Archive(
+        uri=cluster.uri, user=cluster.user, driver=driver, recheck_seconds=recheck_seconds
+    )
+    return Settings(archive=archive, limits=limits)
 
 
 def put(cluster: HdfsCluster, tmp_path: Any, rows: list[dict[str, Any]]) -> None:
@@ -173,6 +175,42 @@ def test_a_rewritten_file_is_never_mixed_with_the_old_one(
     cluster.delete(f"/user/{cluster.user}/faults/a.parquet")
     response = ask(client)
     assert (response.status_code, response.json["code"]) == (404, "file_not_found")
+
+
+def test_a_rewritten_file_is_served_as_soon_as_it_is_looked_at(
+    cluster: HdfsCluster, driver: str, tmp_path: Any
+) -> None:
+    app = create_app(settings_of(cluster, driver, recheck_seconds=1))
+    client = app.test_client()
+    assert ask(client).headers["X-Cutout-Id"] == str(ROWS[-1]["candid"])
+    rows = [ztf_alert(900 + n) for n in range(7)]
+    put(cluster, tmp_path, rows)
+    expected = {str(row["candid"]): stored_fits(row, "Science") for row in (ROWS[-1], rows[-1])}
+    end = time.monotonic() + 10
+    while True:
+        response = ask(client)
+        assert response.status_code == 200
+        found = response.headers["X-Cutout-Id"]
+        assert response.data == expected[found]  # the old stamp or the new one, never a mixture
+        if found == str(rows[-1]["candid"]):
+            break
+        assert time.monotonic() < end
+    app.extensions["cutout_reader"].close()
+
+
+def test_what_is_open_is_answered_while_the_name_node_is_away(
+    cluster: HdfsCluster, driver: str
+) -> None:
+    app = create_app(settings_of(cluster, driver, recheck_seconds=60))
+    client = app.test_client()
+    assert ask(client).status_code == 200
+    cluster.stop_namenode()
+    try:
+        response = ask(client, candid=ROWS[3]["candid"])
+        assert response.data == stored_fits(ROWS[3], "Science")
+    finally:
+        cluster.start_namenode()
+    app.extensions["cutout_reader"].close()
 
 
 def test_a_file_that_the_user_may_not_read_is_forbidden(

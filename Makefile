@@ -5,11 +5,11 @@ BIN := .venv/bin
 HDFS_CLIENT := .cache/hdfs
 HDFS_SERVER := .cache/hdfs-server
 
-.PHONY: help run test check format clean
+.PHONY: help run test check format clean bench bench-hdfs
 .DEFAULT_GOAL := help
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 run: .venv/run ## install, make a demo archive, serve it
 	@$(BIN)/cutout_api demo demo-archive
@@ -22,6 +22,12 @@ check: .venv/test ## formatting, lint, strict types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+bench: .venv/bench ## measure against today's algorithm and other readers, on local disk
+	$(BIN)/python -m benchmarks $(BENCH)
+
+bench-hdfs: .venv/bench hdfs ## the same on a real HDFS
+	$(BIN)/python -m benchmarks --storage hdfs $(BENCH)
 
 format: .venv/test ## format and fix what can be fixed
 	$(BIN)/ruff format .
@@ -38,6 +44,10 @@ clean: ## remove what the commands above made
 
 .venv/test: .venv/run requirements-test.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-test.txt
+	@touch $@
+
+.venv/bench: .venv/test requirements-bench.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-bench.txt
 	@touch $@
 
 .PHONY: hdfs programs

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -45,7 +46,12 @@ INDEX_BYTES = Gauge(
 )
 CACHE = Counter("cutout_cache", "Look-ups in a cache.", ("cache", "result"))
 
-_STAGE = {name: STAGE_SECONDS.labels(name) for name in STAGES}
+# Looking up a labelled metric costs as much as counting with it.
+_stage = cache(STAGE_SECONDS.labels)
+_cache = cache(CACHE.labels)
+_read_by = cache(READ_BY.labels)
+_requests = cache(REQUESTS.labels)
+_request_seconds = cache(REQUEST_SECONDS.labels)
 
 
 @contextmanager
@@ -55,12 +61,23 @@ def stage(name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        _STAGE[name].observe(time.perf_counter() - start)
+        _stage(name).observe(time.perf_counter() - start)
 
 
 def count_cache(cache: str, *, hit: bool) -> None:
     """Count one look-up in ``cache``."""
-    CACHE.labels(cache, "hit" if hit else "miss").inc()
+    _cache(cache, "hit" if hit else "miss").inc()
+
+
+def count_stamp(how: str) -> None:
+    """Count one stamp, read by block, page or row group."""
+    _read_by(how).inc()
+
+
+def count_request(route: str, form: str, status: int, seconds: float) -> None:
+    """Count one request; each argument but the last is one of few values."""
+    _requests(route, form, str(status)).inc()
+    _request_seconds(route).observe(seconds)
 
 
 def exposition() -> bytes:

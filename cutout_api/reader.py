@@ -126,11 +126,19 @@ class Reader:
                 f"{shorten(request.path)} is being rewritten; try again in a moment"
             ) from error
 
-    def _read_once(self, request: CutoutRequest) -> Alert:
+    def read_stored(self, request: CutoutRequest) -> tuple[Location, dict[str, bytes]]:
+        """Return where the alert is and its stamps as they are stored, by kind.
+
+        This is the reading itself, done in the calling thread without limits. Raises
+        FileChanged where a file is replaced meanwhile, and a CutoutError.
+        """
         with metrics.stage("find"):
             location = self._find(request)
         with metrics.stage("read"):
-            cells = self._read_cells(request, location)
+            return location, self._read_cells(request, location)
+
+    def _read_once(self, request: CutoutRequest) -> Alert:
+        location, cells = self.read_stored(request)
         with metrics.stage("decode"):
             try:
                 stamps = tuple(unpack(kind, cells[kind], self._stamp_limits) for kind in cells)

@@ -132,10 +132,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def enqueue_req(self, conn: Any) -> None:
         """Give a client so long for each piece it sends or takes: it holds a thread meanwhile."""
-        seconds = _settings.limits.client_seconds
-        duration = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
-        for direction in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            conn.sock.setsockopt(socket.SOL_SOCKET, direction, duration)
+        if not getattr(conn, "has_timeouts", False):  # it comes here again for each request
+            conn.has_timeouts = True
+            seconds = _settings.limits.client_seconds
+            duration = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+            for direction in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                conn.sock.setsockopt(socket.SOL_SOCKET, direction, duration)
         super().enqueue_req(conn)
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:

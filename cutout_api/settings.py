@@ -225,7 +225,7 @@ class Limits:
     folder_files: int = setting(2_000, "most files in a folder given as hdfsPath", at_least(1))
     open_files: int = setting(256, "files that one process keeps open", at_least(1))
     index_bytes: int = setting(
-        67_108_864, "memory for what one process knows of files", at_least(1)
+        16_777_216, "memory for what one process knows of files", at_least(1)
     )
 
 

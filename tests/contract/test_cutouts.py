@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import warnings
 from typing import Any
@@ -14,6 +15,8 @@ from astropy.io import fits
 from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.test import TestResponse
+
+from cutout_api.render import KERNELS, STRETCHES, Rendering, render
 
 from ..archive import NEXT_NIGHT, NIGHT, SampleArchive, peculiar_candid
 from ..samples import KINDS, REAL_DATA, image_of, lsst_alert, stored_fits, ztf_alert
@@ -418,6 +421,23 @@ def test_png_of_all_kinds_is_the_three_side_by_side(client: FlaskClient) -> None
         single = [picture(ask(client, kind=kind, colormap=colormap, **asked)) for kind in KINDS]
         triptych = picture(ask(client, kind="All", colormap=colormap, **asked))
         np.testing.assert_array_equal(triptych, np.concatenate(single, axis=1))
+
+
+@pytest.mark.parametrize("survey", ["ztf", "lsst"])
+def test_a_png_is_drawn_as_it_was_asked_for(
+    client: FlaskClient, archive: SampleArchive, survey: str
+) -> None:
+    name, keys = {"ztf": (FIRST, ztf_keys), "lsst": ("lsst/nested.parquet", lsst_keys)}[survey]
+    row = archive.rows[name][2]  # of ZTF, the one with masked pixels
+    image = image_of(stored_fits(row, "Science"))
+    for stretch, colormap, kernel, limits in itertools.product(
+        STRETCHES, (None, "viridis"), (None, *KERNELS), ({}, {"pmin": 2}, {"pmin": 1, "pmax": 90.5})
+    ):
+        asked = {"stretch": stretch, "colormap": colormap, "convolution_kernel": kernel, **limits}
+        response = ask(
+            client, hdfsPath=name, kind="Science", output_format="PNG", **keys(row), **asked
+        )
+        np.testing.assert_array_equal(picture(response), render(image, Rendering(**asked)))
 
 
 # --- peculiar stamps ---------------------------------------------------------------------------

@@ -406,6 +406,17 @@ def slow_down(reader: Reader, wait: Callable[[], object]) -> None:
     reader.archive._driver = Slow(reader.archive.driver, wait)
 
 
+def test_the_three_stamps_are_read_at_the_same_time(tmp_path: Path) -> None:
+    rows = write_large(tmp_path / "a.parquet")
+    with open_reader(tmp_path) as reader:
+        ask(reader, "a.parquet", kind="All")  # what is known of the file is known
+        together = threading.Barrier(3, timeout=20)  # breaks unless three reads meet in it
+        slow_down(reader, together.wait)
+        reader.archive._open.clear()  # so that the file is opened through the slow driver
+        alert = ask(reader, "a.parquet", kind="All", candid=rows[7]["candid"])
+    assert [stamp.fits for stamp in alert.stamps] == [stored_fits(rows[7], kind) for kind in KINDS]
+
+
 def test_a_read_past_the_deadline_is_told_so_in_time(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", [ztf_alert(0)])
     released = threading.Event()

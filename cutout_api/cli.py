@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -89,7 +90,9 @@ def _index(options: argparse.Namespace) -> int:
     settings = load_settings()
     if not settings.index.folder:
         raise SettingsError("index.folder is not set: there is nowhere to keep what is learnt")
-    reader = Reader(settings)
+    # The limit protects the service from its callers, not an operator from an archive.
+    limits = replace(settings.limits, folder_files=sys.maxsize)
+    reader = Reader(replace(settings, limits=limits))
     done = failed = 0
     try:
         for path in options.paths:

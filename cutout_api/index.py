@@ -444,6 +444,8 @@ class IndexCache:
 
         Raises FileUnreadable, NotParquet.
         """
+        if not file.id.is_settled:
+            return build_index(file)
         index = self._at_hand(file.id)
         if index is not None:
             metrics.count_cache("indexes", hit=True)
@@ -462,6 +464,8 @@ class IndexCache:
 
     def keep(self, index: FileIndex) -> None:
         """Remember an index, and store it, when it is new or has learnt something."""
+        if not index.file_id.is_settled:
+            return
         self._remember(index)
         if self._store:
             self._store.save(index)

@@ -133,9 +133,9 @@ class Reader:
         FileChanged where a file is replaced meanwhile, and a CutoutError.
         """
         with metrics.stage("find"):
-            location = self._find(request)
+            location, index = self._find(request)
         with metrics.stage("read"):
-            return location, self._read_cells(request, location)
+            return location, self._read_cells(request, location, index)
 
     def _read_once(self, request: CutoutRequest) -> Alert:
         location, cells = self.read_stored(request)
@@ -151,14 +151,14 @@ class Reader:
         alert_id = location.epoch.alert_id
         return Alert(None if alert_id == NO_ID else alert_id, stamps)
 
-    def _find(self, request: CutoutRequest) -> Location:
-        """Return where the newest matching alert of the file or folder is.
+    def _find(self, request: CutoutRequest) -> tuple[Location, FileIndex]:
+        """Return where the newest matching alert of the file or folder is, and its file's index.
 
         An alert that several files repeat is taken from one that has the asked kinds, and
         of those from the one written last. A file that cannot be read might hold a newer
         alert, so its error is raised, unless the alert was asked for by its own id.
         """
-        best: tuple[tuple[Epoch, bool, int, str], Location] | None = None
+        best: tuple[tuple[Epoch, bool, int, str], Location, FileIndex] | None = None
         damaged: FileUnreadable | None = None
         known = False
         for file_id in self.archive.locate(request.path):
@@ -174,17 +174,18 @@ class Reader:
                 kinds = (index.stamp_column(request.survey, kind) for kind in request.kinds)
                 rank = (found.epoch, all(kinds), file_id.modified, file_id.path)
                 if best is None or rank > best[0]:
-                    best = rank, found
+                    best = rank, found, index
         if damaged is not None and not (best and request.names_one_alert):
             raise damaged
         if best is None:
             raise _not_found(request, known)
-        return best[1]
+        return best[1:]
 
-    def _read_cells(self, request: CutoutRequest, location: Location) -> dict[str, bytes]:
+    def _read_cells(
+        self, request: CutoutRequest, location: Location, index: FileIndex
+    ) -> dict[str, bytes]:
         """Return the stored stamps by kind, read at the same time."""
         with self._opened(location.file) as file:
-            index = self._indexes.get(file)
             known = len(index.tables)
 
             def read(kind: str) -> bytes | None:

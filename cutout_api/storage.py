@@ -36,6 +36,8 @@ from .errors import (
 from .settings import Address, Settings, parse_address, parse_root
 
 MAX_PATH_LENGTH = 4096
+SETTLING_SECONDS = 3
+"""One for the clock of whole seconds, the rest for clocks that differ."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _PLACE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]*")
@@ -55,6 +57,16 @@ class FileId:
     """Nanoseconds since 1970; whole seconds through libhdfs, milliseconds through hdfs-native."""
     version: str = ""
     """What else tells versions apart: on this machine, a changed file may have its old time."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether a rewrite from now on would show in the modification time.
+
+        Through libhdfs that has whole seconds: of a file written in this very second, another
+        version of the same size may look the same, so nothing is kept of such a file.
+        """
+        whole_seconds = not self.version and self.modified % 10**9 == 0
+        return not whole_seconds or time.time_ns() - self.modified > SETTLING_SECONDS * 10**9
 
 
 @dataclass(frozen=True)
@@ -498,6 +510,13 @@ class Archive:
     def open(self, file_id: FileId) -> Iterator[OpenFile]:
         """Lend this version of a file, open; the handle is kept for the next one who asks."""
         _ = self.driver  # a forked child drops its parent's handles here
+        if not file_id.is_settled:
+            own = OpenFile(self, file_id)
+            try:
+                yield own
+            finally:
+                own.close()
+            return
         with self._lock:
             file = self._open.get(file_id.path)
             if file is None or file.id != file_id:

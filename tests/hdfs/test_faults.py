@@ -18,7 +18,7 @@ from werkzeug.test import TestResponse
 from cutout_api.settings import Archive, Limits, Settings
 from cutout_api.web import create_app
 
-from ..samples import stored_fits, write, ztf_alert
+from ..samples import pixels, stored_fits, write, ztf_alert, ztf_fits
 from ..service import running_service
 from .cluster import HdfsCluster
 
@@ -175,6 +175,26 @@ def test_a_rewritten_file_is_never_mixed_with_the_old_one(
     cluster.delete(f"/user/{cluster.user}/faults/a.parquet")
     response = ask(client)
     assert (response.status_code, response.json["code"]) == (404, "file_not_found")
+
+
+def test_files_rewritten_within_a_second_to_the_same_size_are_not_confused(
+    client: FlaskClient, cluster: HdfsCluster, tmp_path: Any
+) -> None:
+    # Through libhdfs, size and modification time of all of these are the same.
+    stamps = [ztf_fits(pixels(number, (9, 9))) for number in range(8)]
+    path, sizes = f"/user/{cluster.user}/faults/same.parquet", set()
+    for number, stamp in enumerate(stamps):
+        write(tmp_path / "a.parquet", [ztf_alert(number, Science=stamp)], compression="none")
+        sizes.add((tmp_path / "a.parquet").stat().st_size)
+        cluster.put(tmp_path / "a.parquet", path)
+        response = ask(client, hdfsPath="faults/same.parquet")
+        assert response.status_code == 200, response.text
+        assert response.data == stamp
+        assert response.headers["X-Cutout-Id"] == str(ztf_alert(number)["candid"])
+    assert len(sizes) == 1
+    time.sleep(4)  # now it is known for good
+    for _ in range(2):
+        assert ask(client, hdfsPath="faults/same.parquet").data == stamps[-1]
 
 
 def test_a_rewritten_file_is_served_as_soon_as_it_is_looked_at(

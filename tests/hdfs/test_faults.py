@@ -184,7 +184,8 @@ def test_files_rewritten_within_a_second_to_the_same_size_are_not_confused(
     stamps = [ztf_fits(pixels(number, (9, 9))) for number in range(8)]
     path, sizes = f"/user/{cluster.user}/faults/same.parquet", set()
     for number, stamp in enumerate(stamps):
-        write(tmp_path / "a.parquet", [ztf_alert(number, Science=stamp)], compression="none")
+        row = ztf_alert(number, Science=stamp, Template=b"t", Difference=b"d")
+        write(tmp_path / "a.parquet", [row], compression="none")
         sizes.add((tmp_path / "a.parquet").stat().st_size)
         cluster.put(tmp_path / "a.parquet", path)
         response = ask(client, hdfsPath="faults/same.parquet")
@@ -223,6 +224,7 @@ def test_what_is_open_is_answered_while_the_name_node_is_away(
 ) -> None:
     app = create_app(settings_of(cluster, driver, recheck_seconds=60))
     client = app.test_client()
+    time.sleep(4)  # nothing is kept of a file written this very second
     assert ask(client).status_code == 200
     cluster.stop_namenode()
     try:

@@ -151,20 +151,18 @@ class FileIndex:
         row_group = int(np.searchsorted(self.row_groups, row, "right")) - 1
         within = row - int(self.row_groups[row_group])
         chunk = column.chunks[row_group]
-        if chunk is None:
-            metrics.count_stamp("row group")
-            return read_cell_by_row_group(file, row_group, column.name, within)
         cells = self.cells.get((column.name, row_group))
-        if cells is not None:
+        if chunk is not None and cells is not None:
             with contextlib.suppress(*MISTAKEN):
                 value = read_mapped_cell(file, chunk.codec, cells, within)
                 metrics.count_stamp("block")
                 return value
         table = self.table(file, column, row_group)
-        found = table and read_cell(file, chunk, table, within)
-        if found:
-            metrics.count_stamp("page")
-            return found[0]
+        if chunk is not None and table is not None:
+            found = read_cell(file, chunk, table, within)
+            if found is not None:
+                metrics.count_stamp("page")
+                return found[0]
         metrics.count_stamp("row group")
         return read_cell_by_row_group(file, row_group, column.name, within)
 

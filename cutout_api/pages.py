@@ -86,14 +86,6 @@ class PageTable:
     dictionary: tuple[int, int] | None
     """Offset and size of the dictionary page."""
 
-    @property
-    def nbytes(self) -> int:
-        return self.offsets.nbytes + self.sizes.nbytes + self.first_rows.nbytes
-
-    @property
-    def rows(self) -> int:
-        return len(self.first_rows)
-
 
 @dataclass(frozen=True)
 class CellMap:

@@ -139,22 +139,21 @@ def assert_read_as_it_was_written(
     archive.close()
 
 
-@pytest.mark.timeout(180)
-def test_files_that_spark_wrote(spark_files: dict[str, Path], sources: Path) -> None:
-    assert len(spark_files) == 22
-    for name, path in spark_files.items():
+def assert_all_read_as_they_were_written(files: dict[str, Path], sources: Path) -> None:
+    surveys = {"ztf": ZTF, "lsst": LSST}
+    for name, path in files.items():
         survey, _, layout = name.partition("-")
         # pyarrow cannot read Spark's LZ4 itself, so what was written is what is right.
         rows = pq.read_table(sources / f"{survey}.parquet").to_pylist()
-        surveys = {"ztf": ZTF, "lsst": LSST}
         assert_read_as_it_was_written(path, rows, surveys[survey], layout in LEFT_TO_PYARROW)
+
+
+@pytest.mark.timeout(180)
+def test_files_that_spark_wrote(spark_files: dict[str, Path], sources: Path) -> None:
+    assert len(spark_files) == 22
+    assert_all_read_as_they_were_written(spark_files, sources)
 
 
 def test_files_that_duckdb_wrote(duckdb_files: dict[str, Path], sources: Path) -> None:
     assert len(duckdb_files) == 14
-    for name, path in duckdb_files.items():
-        survey, _, layout = name.partition("-")
-        # pyarrow cannot read Spark's LZ4 itself, so what was written is what is right.
-        rows = pq.read_table(sources / f"{survey}.parquet").to_pylist()
-        surveys = {"ztf": ZTF, "lsst": LSST}
-        assert_read_as_it_was_written(path, rows, surveys[survey], layout in LEFT_TO_PYARROW)
+    assert_all_read_as_they_were_written(duckdb_files, sources)

@@ -9,7 +9,7 @@ Sources: the ZTF alert schema 3.3 (ztf-avro-alert), the LSST alert schemas 7.4 t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 KINDS = ("Science", "Template", "Difference")
@@ -76,6 +76,22 @@ class Survey:
     """The key that names a saved file, where the caller gave it; the alert id otherwise."""
     response_key: str
     """Template of the member that holds a stamp in the public dialect's JSON."""
+    time_scale: str
+    """``utc`` or ``tai``."""
+    mjd_offset: float
+    """A time in its column minus this is a Modified Julian Date."""
+    band_columns: tuple[str, ...]
+    bands: Mapping[int | str, str]
+    """What the column of bands holds -> the band's name, from blue to red."""
+    brightness_columns: tuple[str, ...]
+    brightness_unit: str
+    """``mag``, of which less is brighter, or ``nJy``."""
+    ra_columns: tuple[str, ...]
+    dec_columns: tuple[str, ...]
+    """Degrees, ICRS."""
+    sign_columns: tuple[str, ...]
+    signs: Mapping[bool | str, bool]
+    """What the column holds -> whether the source is brighter than in the template."""
 
     @property
     def keys(self) -> tuple[Key, Key]:
@@ -107,6 +123,16 @@ ZTF = Survey(
     stamp_columns=("cutout{kind}.stampData",),
     file_key="objectId",
     response_key="b:cutout{kind}_stampData",
+    time_scale="utc",
+    mjd_offset=2400000.5,
+    band_columns=("candidate.fid", "fid"),
+    bands={1: "g", 2: "r", 3: "i"},
+    brightness_columns=("candidate.magpsf", "magpsf"),
+    brightness_unit="mag",
+    ra_columns=("candidate.ra", "ra"),
+    dec_columns=("candidate.dec", "dec"),
+    sign_columns=("candidate.isdiffpos", "isdiffpos"),
+    signs={"t": True, "1": True, "f": False, "0": False},
 )
 
 LSST = Survey(
@@ -129,6 +155,16 @@ LSST = Survey(
     stamp_columns=("cutout{kind}",),
     file_key="diaSourceId",
     response_key="b:cutout{kind}",
+    time_scale="tai",
+    mjd_offset=0.0,
+    band_columns=("diaSource.band", "band"),
+    bands={band: band for band in "ugrizy"},
+    brightness_columns=("diaSource.psfFlux", "psfFlux"),
+    brightness_unit="nJy",
+    ra_columns=("diaSource.ra", "ra"),
+    dec_columns=("diaSource.dec", "dec"),
+    sign_columns=("diaSource.isNegative", "isNegative"),
+    signs={False: True, True: False},
 )
 
 SURVEYS = (ZTF, LSST)

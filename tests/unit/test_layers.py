@@ -16,6 +16,7 @@ LAYERS = (
     ("errors", "thrift"),
     ("settings", "metrics", "surveys"),
     ("stamp", "render", "storage", "sky"),
+    ("epochs",),
     ("pages", "formatter"),
     ("request", "index"),
     ("reader", "openapi", "demo"),

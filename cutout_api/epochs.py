@@ -1,0 +1,78 @@
+"""The alerts of an object, one for each epoch, and the choice among them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from .storage import FileId
+from .surveys import KeyValue, Survey
+
+LATEST, FIRST, BRIGHTEST, FAINTEST = "latest", "first", "brightest", "faintest"
+WHICH = (LATEST, FIRST, BRIGHTEST, FAINTEST)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One alert, where it is, and what an object's alerts are chosen by."""
+
+    file: FileId
+    row: int
+    """Of the whole file."""
+    alert_id: int | None
+    object_id: KeyValue | None
+    time: float
+    """Days, as the survey's column has it: JD (UTC) for ZTF, MJD (TAI) for LSST; NaN: unknown."""
+    band: str | None = None
+    brightness: float = math.nan
+    """Magnitude or nJy, as ``survey.brightness_unit`` says; NaN: unknown."""
+    ra: float = math.nan
+    dec: float = math.nan
+    positive: bool | None = None
+    """Whether the source is brighter than in the template."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which alerts of an object are asked for."""
+
+    which: str = LATEST
+    band: str | None = None
+    mjd: float | None = None
+    """The alert nearest to this Modified Julian Date, in the survey's time scale."""
+    every: bool = False
+    """All of them (``epochs=all``), oldest first."""
+
+
+def choose_epochs(survey: Survey, entries: Iterable[Entry], choice: Choice) -> Sequence[Entry]:
+    """Return the alerts asked for, in the order of time; none where no alert fits.
+
+    An alert without a time comes before all others, and is chosen by date only where there is
+    no other; one without brightness is neither brightest nor faintest. The greater alert id
+    breaks ties of time.
+    """
+    ordered = sorted(
+        (entry for entry in entries if choice.band is None or entry.band == choice.band),
+        key=lambda entry: (_known(entry.time, -math.inf), entry.alert_id or 0, entry.row),
+    )
+    if choice.every or not ordered:
+        return ordered
+    if choice.mjd is not None:
+        sought = choice.mjd + survey.mjd_offset
+        return [min(reversed(ordered), key=lambda entry: _distance(entry.time, sought))]
+    if choice.which in (BRIGHTEST, FAINTEST):
+        less_is_brighter = survey.brightness_unit == "mag"
+        sign = 1 if less_is_brighter == (choice.which == BRIGHTEST) else -1
+        measured = [entry for entry in ordered if not math.isnan(entry.brightness)]
+        measured.sort(key=lambda entry: -sign * entry.brightness)
+        return measured[-1:]
+    return [ordered[0] if choice.which == FIRST else ordered[-1]]
+
+
+def _known(value: float, otherwise: float) -> float:
+    return otherwise if math.isnan(value) else value
+
+
+def _distance(time: float, sought: float) -> float:
+    return math.inf if math.isnan(time) else abs(time - sought)

@@ -148,13 +148,16 @@ class FileIndex:
 
         Raises FileUnreadable for a damaged page.
         """
-        row_group = int(np.searchsorted(self.row_groups, row, "right")) - 1
-        within = row - int(self.row_groups[row_group])
+        row_group = int(self.row_groups.searchsorted(row, "right")) - 1
+        within = row - self.row_groups.item(row_group)
         chunk = column.chunks[row_group]
         cells = self.cells.get((column.name, row_group))
         if chunk is not None and cells is not None:
-            with contextlib.suppress(*MISTAKEN):
+            try:
                 value = read_mapped_cell(file, chunk.codec, cells, within)
+            except MISTAKEN:
+                log.debug("%s: the block map of %s is mistaken", file.id.path, column.name)
+            else:
                 metrics.count_stamp("block")
                 return value
         table = self.table(file, column, row_group)
@@ -211,28 +214,29 @@ class SurveyKeys:
         self, alert_id: KeyValue | None, object_id: KeyValue | None
     ) -> tuple[int, Epoch] | None:
         """Return the newest row with these ids, and its epoch."""
-        rows: NDArray[np.int32] | None = None
+        rows: list[int] = []
         if alert_id is not None:
             rows = _rows_of(self.alert_ids, self.alert_rows, alert_id)
         if object_id is not None:
             of_object = _rows_of(self.objects, self.object_rows, object_id)
-            rows = of_object if rows is None else of_object[np.isin(of_object, rows)]
-        if rows is None or not len(rows):
+            wanted = set(rows)
+            rows = of_object if alert_id is None else [row for row in of_object if row in wanted]
+        if not rows:
             return None
-        row = int(rows[-1])
-        return row, Epoch(float(self.row_times[row]), int(self.row_alerts[row]))
+        row = rows[-1]
+        return row, Epoch(self.row_times.item(row), self.row_alerts.item(row))
 
 
-def _rows_of(values: NDArray[Any], rows: NDArray[np.int32], value: KeyValue) -> NDArray[np.int32]:
+def _rows_of(values: NDArray[Any], rows: NDArray[np.int32], value: KeyValue) -> list[int]:
     """Return the rows of a value, itself compared as the column holds it: exactly."""
     wanted: Any = str(value).encode() if values.dtype.kind == "S" else value
-    if not len(values) or (isinstance(wanted, str) and values.dtype.kind != "S"):
-        return rows[:0]
-    low, high = (
-        np.searchsorted(values, [wanted], "left"),
-        np.searchsorted(values, [wanted], "right"),
-    )
-    return rows[low[0] : high[0]]
+    if isinstance(wanted, str):  # a name, and the column holds numbers
+        return []
+    low = values.searchsorted(wanted, "left")
+    if low == len(values) or values[low] != wanted:
+        return []
+    found: list[int] = rows[low : values.searchsorted(wanted, "right")].tolist()
+    return found
 
 
 # --- building ----------------------------------------------------------------------------------

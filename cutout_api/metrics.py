@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 
 from prometheus_client import (
@@ -54,14 +52,19 @@ _requests = cache(REQUESTS.labels)
 _request_seconds = cache(REQUEST_SECONDS.labels)
 
 
-@contextmanager
-def stage(name: str) -> Iterator[None]:
+class stage:  # noqa: N801
     """Time what is done inside as one of ``STAGES``."""
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        _stage(name).observe(time.perf_counter() - start)
+
+    __slots__ = ("_name", "_start")
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_failure: object) -> None:
+        _stage(self._name).observe(time.perf_counter() - self._start)
 
 
 def count_cache(cache: str, *, hit: bool) -> None:

@@ -409,11 +409,11 @@ def read_cell(
     A page of a dictionary costs a second read. None stands for what is not understood or
     contradicts itself: pyarrow may know better.
     """
-    number = int(np.searchsorted(table.first_rows, row, "right")) - 1
-    stored = file.read_at(int(table.sizes[number]), int(table.offsets[number]))
+    number = int(table.first_rows.searchsorted(row, "right")) - 1
+    stored = file.read_at(table.sizes.item(number), table.offsets.item(number))
     try:
         page = open_page(stored, chunk)
-        place = row - int(table.first_rows[number])
+        place = row - table.first_rows.item(number)
         if page is None or place >= len(page.defined):
             return None
         if not page.defined[place]:
@@ -746,23 +746,23 @@ def read_mapped_cell(file: OpenFile, codec: str, cells: CellMap, row: int) -> by
 
     Raises PageDamaged where the bytes are no longer what was mapped.
     """
-    length = int(cells.cell_lengths[row])
+    length = cells.cell_lengths.item(row)
     if length < 0:
         return None
     if length == 0:
         return b""
-    body, start = int(cells.cell_bodies[row]), int(cells.cell_starts[row])
-    offset, size = int(cells.body_offsets[body]), int(cells.body_sizes[body])
-    inflated = int(cells.body_inflated[body])
-    low, high = int(cells.first_blocks[body]), int(cells.first_blocks[body + 1])
+    body, start = cells.cell_bodies.item(row), cells.cell_starts.item(row)
+    offset, size = cells.body_offsets.item(body), cells.body_sizes.item(body)
+    inflated = cells.body_inflated.item(body)
+    low, high = cells.first_blocks.item(body), cells.first_blocks.item(body + 1)
     if low == high:
         return file.read_at(length, offset + start)
     if high - low == 1:
         content = inflate(file.read_at(size, offset), codec, inflated)
         return bytes(content[start : start + length])
     first, last = start // SNAPPY_BLOCK, (start + length - 1) // SNAPPY_BLOCK
-    begin = int(cells.blocks[low + first])
-    end = int(cells.blocks[low + last + 1]) if low + last + 1 < high else size
+    begin = cells.blocks.item(low + first)
+    end = cells.blocks.item(low + last + 1) if low + last + 1 < high else size
     stored = file.read_at(end - begin, offset + begin)
     inflated = min((last + 1) * SNAPPY_BLOCK, inflated) - first * SNAPPY_BLOCK
     content = inflate(_varint(inflated) + stored, "snappy", inflated)

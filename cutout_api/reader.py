@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -158,7 +157,7 @@ class Reader:
         of those from the one written last. A file that cannot be read might hold a newer
         alert, so its error is raised, unless the alert was asked for by its own id.
         """
-        best: tuple[tuple[Epoch, bool, int, str], Location, FileIndex] | None = None
+        candidates: list[tuple[Location, FileIndex]] = []
         damaged: FileUnreadable | None = None
         known = False
         for file_id in self.archive.locate(request.path):
@@ -171,15 +170,20 @@ class Reader:
             known = known or index.has_keys(request.survey, request.keys)
             found = index.find(request.survey, request.keys)
             if found is not None:
-                kinds = (index.stamp_column(request.survey, kind) for kind in request.kinds)
-                rank = (found.epoch, all(kinds), file_id.modified, file_id.path)
-                if best is None or rank > best[0]:
-                    best = rank, found, index
-        if damaged is not None and not (best and request.names_one_alert):
+                candidates.append((found, index))
+        if damaged is not None and not (candidates and request.names_one_alert):
             raise damaged
-        if best is None:
+        if not candidates:
             raise _not_found(request, known)
-        return best[1:]
+        if len(candidates) == 1:
+            return candidates[0]
+
+        def rank(candidate: tuple[Location, FileIndex]) -> tuple[Epoch, bool, int, str]:
+            found, index = candidate
+            kinds = (index.stamp_column(request.survey, kind) for kind in request.kinds)
+            return found.epoch, all(kinds), found.file.modified, found.file.path
+
+        return max(candidates, key=rank)
 
     def _read_cells(
         self, request: CutoutRequest, location: Location, index: FileIndex
@@ -202,17 +206,8 @@ class Reader:
                 raise self._stamp_missing(request, location, index, missing, list(cells))
             return cells
 
-    @contextmanager
-    def _opened(self, file_id: FileId) -> Iterator[OpenFile]:
-        """Lend a file, and say FileChanged of whatever comes of its being replaced meanwhile."""
-        try:
-            with self.archive.open(file_id) as file:
-                yield file
-        except ArchiveFileNotFound as error:
-            raise FileChanged(file_id.path) from error
-        except FileUnreadable:
-            self.archive.check_unchanged(file_id)
-            raise
+    def _opened(self, file_id: FileId) -> _Opened:
+        return _Opened(self.archive, file_id)
 
     @staticmethod
     def _stamp_missing(
@@ -232,6 +227,26 @@ class Reader:
         return StampMissing(
             f"alert {location.epoch.alert_id} is there, but {why}{hint}", parameter="kind"
         )
+
+
+class _Opened:
+    """Lends a file, and says FileChanged of whatever comes of its being replaced meanwhile."""
+
+    __slots__ = ("_archive", "_file", "_id")
+
+    def __init__(self, archive: Archive, file_id: FileId) -> None:
+        self._archive, self._id = archive, file_id
+
+    def __enter__(self) -> OpenFile:
+        self._file = self._archive.open(self._id)
+        return self._file
+
+    def __exit__(self, _cls: object, error: BaseException | None, _trace: object) -> None:
+        self._archive.give_back(self._file)
+        if isinstance(error, ArchiveFileNotFound):
+            raise FileChanged(self._id.path) from error
+        if isinstance(error, FileUnreadable):
+            self._archive.check_unchanged(self._id)
 
 
 def _not_found(request: CutoutRequest, known: bool) -> AlertNotFound:

@@ -115,6 +115,8 @@ def parse_percent(value: Any) -> float:
 
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _COLORMAPS = frozenset(colormap_names())
+_RENDERING = ("stretch", "colormap", "pmin", "pmax", "convolution_kernel")
+_PLAIN = Rendering()
 _STRETCHES = tuple(STRETCHES)
 _KINDS = (*KINDS, ALL)
 _FORMATS = tuple(FORMATS)
@@ -319,13 +321,10 @@ def _parse_format(values: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _parse_rendering(values: Mapping[str, Any]) -> Rendering:
-    rendering = Rendering(
-        **{
-            name: values[name]
-            for name in ("stretch", "colormap", "pmin", "pmax", "convolution_kernel")
-            if name in values
-        }
-    )
+    given = {name: values[name] for name in _RENDERING if name in values}
+    if not given:
+        return _PLAIN
+    rendering = Rendering(**given)
     low = DEFAULT_PMIN if rendering.pmin is None else rendering.pmin
     high = DEFAULT_PMAX if rendering.pmax is None else rendering.pmax
     if low >= high:

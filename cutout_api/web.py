@@ -235,17 +235,18 @@ def _add_bookkeeping(app: Flask, *, varies: bool) -> None:
     def end(response: Response) -> Response:
         seconds = time.perf_counter() - g.start
         route = request.url_rule.rule if request.url_rule else "unknown"
-        response.headers["X-Request-ID"] = g.request_id
-        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers.add("X-Request-ID", g.request_id)
+        response.headers.add("X-Content-Type-Options", "nosniff")
         if varies:  # by the page that asks: a cache must not answer one with another's copy
             response.vary.add("Origin")
         metrics.count_request(route, g.get("format", ""), response.status_code, seconds)
+        length = response.headers.get("Content-Length", "-")
         log.info(
             "%s %s %d %s B %.1f ms id=%s %s",
             request.method,
             quote(request.path),
             response.status_code,
-            response.content_length if response.content_length is not None else "-",
+            length,
             seconds * 1e3,
             g.request_id,
             g.get("sought", ""),
@@ -259,7 +260,9 @@ def _payload() -> dict[str, Any]:
     Raises ConflictingParameters for one argument with two values, MalformedBody,
     UnsupportedMediaType, BodyTooLarge.
     """
-    pairs: list[tuple[str, Any]] = list(request.args.items(multi=True))
+    pairs: list[tuple[str, Any]] = []
+    if request.query_string:
+        pairs += request.args.items(multi=True)
     if request.method == "POST":
         pairs += _body_pairs()
     return _merge(pairs)
@@ -355,16 +358,16 @@ def _send(body: bytes, media_type: str, asked: CutoutRequest, alert: Alert) -> R
     chosen = FORMATS[asked.format]
     if asked.format == "FITS":
         media_type = _preferred_fits_type(media_type)
-    response = Response(body, mimetype=media_type)
+    headers = {}
     if alert.alert_id is not None:
-        response.headers["X-Cutout-Id"] = str(alert.alert_id)
+        headers["X-Cutout-Id"] = str(alert.alert_id)
     if asked.format == "FITS":
-        response.vary.add("Accept")
+        headers["Vary"] = "Accept"
     if chosen.suffix:
         stem = _file_stem(asked, alert)
         disposition = "attachment" if chosen.suffix == ".fits" else "inline"
-        response.headers["Content-Disposition"] = f"{disposition}; filename={stem}{chosen.suffix}"
-    return _finish(response, FOREVER if asked.names_one_alert else BRIEFLY)
+        headers["Content-Disposition"] = f"{disposition}; filename={stem}{chosen.suffix}"
+    return _finish(body, media_type, FOREVER if asked.names_one_alert else BRIEFLY, headers)
 
 
 def _preferred_fits_type(default: str) -> str:
@@ -385,26 +388,31 @@ def _file_stem(asked: CutoutRequest, alert: Alert) -> str:
 
 
 def _json(content: object, cache_control: str = "no-store") -> Response:
-    return _finish(Response(orjson.dumps(content), mimetype=JSON), cache_control)
+    return _finish(orjson.dumps(content), JSON, cache_control, {})
 
 
-def _finish(response: Response, cache_control: str) -> Response:
+def _finish(body: bytes, media_type: str, cache_control: str, headers: dict[str, str]) -> Response:
     """Add what a cache needs, compress where asked, answer 304 or a HEAD without a body."""
-    body = response.get_data()
+    status = 200
     tag = hashlib.sha256(body, usedforsecurity=False).hexdigest()[:32]
-    if response.mimetype == JSON:
-        response.vary.add("Accept-Encoding")
-        if len(body) >= GZIP_FROM_BYTES and request.accept_encodings["gzip"] > 0:
-            response.set_data(igzip.compress(body, compresslevel=1, mtime=0))
-            response.headers["Content-Encoding"] = "gzip"
+    if media_type == JSON:
+        headers["Vary"] = "Accept-Encoding"
+        if len(body) >= GZIP_FROM_BYTES and _takes_gzip():
+            body = igzip.compress(body, compresslevel=1, mtime=0)
+            headers["Content-Encoding"] = "gzip"
             tag += "-gzip"
-    response.set_etag(tag)
-    response.headers["Cache-Control"] = cache_control
-    if request.if_none_match.contains(tag) and request.method != "POST":
+    headers["ETag"] = f'"{tag}"'
+    headers["Cache-Control"] = cache_control
+    asked = request.environ.get("HTTP_IF_NONE_MATCH")
+    if asked and request.if_none_match.contains(tag) and request.method != "POST":
         # Nothing is written here, so no other condition is of interest.
-        response.status_code = 304
-        response.set_data(b"")
-    return response
+        status, body = 304, b""
+    return Response(body, status, headers, mimetype=media_type)
+
+
+def _takes_gzip() -> bool:
+    # Most do not say; what they say is costly to read.
+    return "HTTP_ACCEPT_ENCODING" in request.environ and request.accept_encodings["gzip"] > 0
 
 
 def _problem(error: CutoutError) -> Response:

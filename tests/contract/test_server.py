@@ -40,12 +40,18 @@ def ask(service: Service, **changes: str) -> requests.Response:
     return requests.get(f"{service.address}/api/v1/cutouts", params=ASKED | changes, timeout=20)
 
 
+def wait_for_log(service: Service, words: str) -> None:
+    """Wait until the log has them: one worker may answer while the other one still starts."""
+    end = time.monotonic() + 20
+    while words not in service.log and time.monotonic() < end:
+        time.sleep(0.05)
+    assert words in service.log
+
+
 def test_starting_says_in_one_line_what_is_served(
     service: Service, sample_archive: SampleArchive
 ) -> None:
-    end = time.monotonic() + 20  # either worker may be the first to answer
-    while "serving from" not in service.log and time.monotonic() < end:
-        time.sleep(0.05)
+    wait_for_log(service, "serving from")
     lines = [line for line in service.log.splitlines() if "serving from" in line]
     assert len(lines) == 1
     assert str(sample_archive.folder) in lines[0]
@@ -185,6 +191,42 @@ def test_one_connection_asks_many_times(service: Service) -> None:
         assert session.head(f"{service.address}/api/v1/cutouts", params=ASKED, timeout=20).ok
 
 
+# As fast as it can, in a process of its own: a pause would hand the thread back anyway.
+_BUSY = """
+import socket, sys
+with socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=20) as connection:
+    while True:
+        connection.sendall(b"GET /healthz HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+        answer = b""
+        while not answer.endswith(b"}"):
+            answer += connection.recv(65536)
+        print(flush=True)
+"""
+
+
+def test_a_busy_connection_leaves_its_thread_to_others(sample_archive: SampleArchive) -> None:
+    settings = {
+        "CUTOUT_API_ARCHIVE_URI": str(sample_archive.folder),
+        "CUTOUT_API_SERVER_WORKERS": "1",
+        "CUTOUT_API_SERVER_THREADS": "1",
+    }
+    busy = (sys.executable, "-c", _BUSY)
+    with (
+        running_service(settings) as service,
+        subprocess.Popen((*busy, str(service.port)), stdout=subprocess.PIPE) as client,
+    ):
+        assert client.stdout is not None
+        try:
+            client.stdout.readline()
+            # Each on a connection of its own, which must have the only thread in between.
+            others = [ask(service).status_code for _ in range(20)]
+            client.stdout.readline()
+            assert client.poll() is None
+        finally:
+            client.kill()
+    assert others == [200] * 20
+
+
 def test_sigterm_finishes_and_leaves_nothing(sample_archive: SampleArchive, tmp_path: Path) -> None:
     environment = {
         "CUTOUT_API_ARCHIVE_URI": str(sample_archive.folder),
@@ -216,7 +258,7 @@ def test_every_way_to_start_serves_the_same(
     with running_service(environment, command) as service:
         expected = stored_fits(sample_archive.rows[ASKED["hdfsPath"]][0], "Science")
         assert ask(service).content == expected
-        assert "serving from" in service.log
+        wait_for_log(service, "serving from")
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ where, and the remedy.
         StampTooLarge             stamp_too_large
         FileUnreadable            file_unreadable
       StorageUnavailable 503      storage_unavailable   (Retry-After)
+      CatalogUnavailable 503      catalog_unavailable   (Retry-After)
       Saturated 503               saturated             (Retry-After)
       DeadlineExceeded 504        deadline_exceeded
 
@@ -255,6 +256,13 @@ class StorageUnavailable(CutoutError):
     """The file system does not answer."""
 
     status, code, title = 503, "storage_unavailable", "The archive cannot be reached"
+    retry_after = 5
+
+
+class CatalogUnavailable(CutoutError):
+    """The catalog's database does not answer, or is of a version that is not known here."""
+
+    status, code, title = 503, "catalog_unavailable", "The catalog cannot be reached"
     retry_after = 5
 
 

@@ -58,7 +58,7 @@ OVERHEAD_BYTES = 6_000
 FORMAT = 1
 """Of stored indexes; one of another format is built anew."""
 _MAGIC = b"CUTOUTIX"
-_INTEGERS, _BINARY = ("INT32", "INT64"), ("BYTE_ARRAY",)
+INTEGERS, BINARY = ("INT32", "INT64"), ("BYTE_ARRAY",)
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -244,12 +244,12 @@ def build_index(file: OpenFile) -> FileIndex:
     Raises FileUnreadable, NotParquet.
     """
     footer = read_footer(file)
-    leaves = _leaf_numbers(footer.metadata)
+    leaves = leaf_numbers(footer.metadata)
     keys = _read_keys(footer, leaves)
     stamps: dict[tuple[str, str], StampColumn] = {}
     for survey in SURVEYS:
         for kind in KINDS:
-            name = _column_of(footer.metadata, leaves, survey.stamp_column_names(kind), _BINARY)
+            name = column_of(footer.metadata, leaves, survey.stamp_column_names(kind), BINARY)
             if name is not None:
                 chunks = tuple(
                     describe_chunk(footer, row_group, leaves[name])
@@ -269,7 +269,7 @@ def build_index(file: OpenFile) -> FileIndex:
     return index
 
 
-def _leaf_numbers(metadata: pq.FileMetaData) -> dict[str, int]:
+def leaf_numbers(metadata: pq.FileMetaData) -> dict[str, int]:
     """Return the dotted names of the leaf columns that hold one value a row, and their places."""
     schema = metadata.schema
     return {
@@ -279,7 +279,7 @@ def _leaf_numbers(metadata: pq.FileMetaData) -> dict[str, int]:
     }
 
 
-def _column_of(
+def column_of(
     metadata: pq.FileMetaData,
     leaves: Mapping[str, int],
     names: tuple[str, ...],
@@ -298,10 +298,10 @@ def _read_keys(footer: Footer, leaves: Mapping[str, int]) -> dict[str, SurveyKey
     for survey in SURVEYS:
 
         def column(key: Key) -> str | None:
-            return _column_of(footer.metadata, leaves, key.columns, _INTEGERS + _BINARY)
+            return column_of(footer.metadata, leaves, key.columns, INTEGERS + BINARY)
 
         alert, object_ = column(survey.alert_key), column(survey.object_key)
-        time = _column_of(footer.metadata, leaves, survey.time_columns, ("DOUBLE", "FLOAT"))
+        time = column_of(footer.metadata, leaves, survey.time_columns, ("DOUBLE", "FLOAT"))
         if alert or object_:
             named[survey.name] = (alert, object_, time)
     wanted = sorted({name for names in named.values() for name in names if name})
@@ -326,7 +326,7 @@ def _order_keys(
     row_alerts = np.full(rows, NO_ID)
     alert_rows = numbers[:0]
     if alerts is not None:
-        exact = _exact_integers(alerts)
+        exact = exact_integers(alerts)
         row_alerts = exact.fill_null(int(NO_ID)).to_numpy(zero_copy_only=False)
         valid = numbers[exact.is_valid().to_numpy(zero_copy_only=False)]
         alert_rows = valid[np.lexsort((valid, row_times[valid], row_alerts[valid]))]
@@ -348,9 +348,9 @@ def _order_keys(
     )
 
 
-def _exact_integers(values: pa.Array) -> pa.Array:
+def exact_integers(values: pa.Array) -> pa.Array:
     """Return ids as int64 with no float in between; null for what is none, or too large."""
-    values = _plain(values)
+    values = plain_values(values)
     if pa.types.is_uint64(values.type):
         fits = pc.less_equal(values, pa.scalar(2**63 - 1, pa.uint64()))
         return pc.if_else(fits, values, pa.scalar(None, pa.uint64())).cast(pa.int64())
@@ -361,7 +361,7 @@ def _exact_integers(values: pa.Array) -> pa.Array:
     return pa.array([_whole(text) for text in values.to_pylist()], pa.int64())
 
 
-def _plain(values: pa.Array) -> pa.Array:
+def plain_values(values: pa.Array) -> pa.Array:
     """Return an array without what may be wrapped around its values."""
     if isinstance(values, pa.ExtensionArray):
         values = values.storage
@@ -398,9 +398,9 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def _comparable(values: pa.Array) -> tuple[NDArray[Any], NDArray[np.int32]]:
     """Return the values that are not null, as int64 or as bytes, and their rows."""
-    values = _plain(values)
+    values = plain_values(values)
     if pa.types.is_integer(values.type):
-        values = _exact_integers(values)
+        values = exact_integers(values)
         converted = values.drop_null().to_numpy(zero_copy_only=False)
     elif _is_text(values.type):
         # One absurdly long name would make every name that long.

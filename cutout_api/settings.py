@@ -200,7 +200,7 @@ class Index:
 class Catalog:
     url: str = setting(
         "sqlite:///catalog.sqlite",
-        "database of the archive's index; reserved: this version reads by hdfsPath",
+        "database of the archive's alerts: sqlite:///file, relative to this file, or postgresql://...",
         _check_catalog_url,
     )
 
@@ -311,6 +311,10 @@ def _read_file(file: Path) -> dict[str, tuple[Any, str]]:
         path = found.get(name, (None,))[0]
         if isinstance(path, str) and path and not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", path):
             found[name] = (str(file.parent.absolute() / path), str(file))
+    url = found.get("catalog.url", (None,))[0]
+    if isinstance(url, str) and re.match(r"sqlite:///[^/:]", url):
+        path = file.parent.absolute() / url.removeprefix("sqlite:///")
+        found["catalog.url"] = (f"sqlite:///{path}", str(file))
     return found
 
 

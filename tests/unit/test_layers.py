@@ -19,6 +19,8 @@ LAYERS = (
     ("epochs",),
     ("pages", "formatter"),
     ("request", "index"),
+    ("columns",),
+    ("catalog",),
     ("reader", "openapi", "demo"),
     ("web",),
     ("server",),

@@ -25,7 +25,7 @@ def test_the_shipped_file_states_every_default_with_a_comment() -> None:
     defaults = Settings()
     assert shipped.server == defaults.server
     assert shipped.limits == defaults.limits
-    assert shipped.catalog == defaults.catalog
+    assert shipped.catalog.url == f"sqlite:///{ROOT / 'catalog.sqlite'}"
     assert shipped.archive.uri == str(ROOT / defaults.archive.uri)
     assert shipped.index.folder == str(ROOT / ".cache/index")
     for name, (declared, _) in setting_fields().items():

@@ -468,6 +468,14 @@ class IndexCache:
         if self._store:
             self._store.save(index)
 
+    def forget(self, path: str) -> None:
+        """Forget a file that is gone, here and in the store."""
+        with self._lock:
+            _, size = self._kept.pop(path, (None, 0))
+            self._bytes -= size
+        if self._store:
+            self._store.remove(path)
+
     def _at_hand(self, file_id: FileId) -> FileIndex | None:
         with self._lock:
             index, _ = self._kept.get(file_id.path, (None, 0))
@@ -515,7 +523,7 @@ class IndexStore:
     def load(self, file_id: FileId) -> FileIndex | None:
         """Return the stored index of this version of the file."""
         try:
-            content = self._path(file_id).read_bytes()
+            content = self._path(file_id.path).read_bytes()
         except OSError:
             return None
         index = unpack_index(content, file_id)
@@ -524,7 +532,7 @@ class IndexStore:
 
     def save(self, index: FileIndex) -> None:
         """Store an index whole or not at all; a folder that cannot be written is logged once."""
-        path = self._path(index.file_id)
+        path = self._path(index.file_id.path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(prefix=".", dir=path.parent)
@@ -540,10 +548,13 @@ class IndexStore:
                 log.warning("indexes cannot be stored in %s: %s", self._folder, error)
                 self._complained = True
 
-    def _path(self, file_id: FileId) -> Path:
-        name = hashlib.blake2b(
-            f"{self._place}\n{file_id.path}".encode(), digest_size=16
-        ).hexdigest()
+    def remove(self, path: str) -> None:
+        """Remove the stored index of a file that is gone, if there is one."""
+        with contextlib.suppress(OSError):
+            self._path(path).unlink(missing_ok=True)
+
+    def _path(self, path: str) -> Path:
+        name = hashlib.blake2b(f"{self._place}\n{path}".encode(), digest_size=16).hexdigest()
         return self._folder / name[:2] / f"{name[2:]}.index"
 
 

@@ -75,16 +75,27 @@ class Reader:
         """
         for file_id in self.archive.locate(path):
             try:
-                with self._opened(file_id) as file:
-                    index = self._indexes.get(file)
-                    index.complete(file, blocks=blocks)
-                    self._indexes.keep(index)
+                self.learn(file_id, blocks=blocks)
             except CutoutError as error:
                 yield file_id, error
             except FileChanged:
                 yield file_id, StorageUnavailable("the file is being rewritten")
             else:
                 yield file_id, None
+
+    def learn(self, file_id: FileId, *, blocks: bool) -> None:
+        """Learn ahead of time what there is to know of one file.
+
+        Raises FileChanged where it is replaced meanwhile, and a CutoutError.
+        """
+        with self.opened(file_id) as file:
+            index = self._indexes.get(file)
+            index.complete(file, blocks=blocks)
+            self._indexes.keep(index)
+
+    def forget(self, path: str) -> None:
+        """Forget what is known of a file that is gone."""
+        self._indexes.forget(path)
 
     def check(self) -> None:
         """Raise a CutoutError unless the archive answers within the deadline."""
@@ -163,7 +174,7 @@ class Reader:
         known = False
         for file_id in self.archive.locate(request.path):
             try:
-                with self._opened(file_id) as file:
+                with self.opened(file_id) as file:
                     index = self._indexes.get(file)
             except FileUnreadable as error:
                 damaged = error
@@ -185,7 +196,7 @@ class Reader:
         self, request: CutoutRequest, location: Location, index: FileIndex
     ) -> dict[str, bytes]:
         """Return the stored stamps by kind, read at the same time."""
-        with self._opened(location.file) as file:
+        with self.opened(location.file) as file:
             known = len(index.tables)
 
             def read(kind: str) -> bytes | None:
@@ -203,7 +214,7 @@ class Reader:
             return cells
 
     @contextmanager
-    def _opened(self, file_id: FileId) -> Iterator[OpenFile]:
+    def opened(self, file_id: FileId) -> Iterator[OpenFile]:
         """Lend a file, and say FileChanged of whatever comes of its being replaced meanwhile."""
         try:
             with self.archive.open(file_id) as file:

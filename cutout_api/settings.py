@@ -69,9 +69,16 @@ def _check_archive_uri(value: str) -> str | None:
 
 
 def _check_catalog_url(value: str) -> str | None:
-    if value.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://")):
-        return None
-    return "must begin with sqlite:/// or postgresql://"
+    if value.startswith("sqlite:///"):
+        named = value.removeprefix("sqlite:///")
+        return None if named and named != ":memory:" else "names no file"
+    if not value.startswith(("postgresql://", "postgresql+psycopg://")):
+        return "must begin with sqlite:/// or postgresql://"
+    try:
+        host = urlsplit(value).port is None or urlsplit(value).hostname
+    except ValueError as error:
+        return f"is no address: {error}"
+    return None if host else "has a port, but no host"
 
 
 @dataclass(frozen=True)

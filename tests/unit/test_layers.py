@@ -22,7 +22,7 @@ LAYERS = (
     ("columns",),
     ("catalog",),
     ("reader", "openapi", "demo"),
-    ("web",),
+    ("indexing", "web"),
     ("server",),
     ("cli",),
 )

@@ -134,6 +134,8 @@ def test_the_older_services_template_with_empty_values_is_read(tmp_path: Path) -
         ("limits: {deadline_seconds: 0}", ["limits.deadline_seconds", "0.001 to 3600"]),
         ("limits: {body_bytes: -1}", ["limits.body_bytes", "at least"]),
         ("catalog: {url: 'mysql://x'}", ["catalog.url", "sqlite:/// or postgresql://"]),
+        ("catalog: {url: 'sqlite:///'}", ["catalog.url", "names no file"]),
+        ("catalog: {url: 'postgresql://h:port/d'}", ["catalog.url", "is no address"]),
         ("a: [", ["not YAML"]),
         (LEGACY + "server: {port: 1}", ["server.port", "twice"]),
         ("HDFSPORT: 8020", ["HDFSPORT", "HDFS"]),

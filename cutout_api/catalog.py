@@ -28,7 +28,7 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from .columns import AlertColumns, make_entry
-from .epochs import Entry
+from .epochs import Entry, drop_repeats
 from .errors import CatalogUnavailable
 from .settings import Address
 from .settings import Catalog as CatalogSettings
@@ -189,14 +189,7 @@ class Catalog:
             entries = _entries(survey, self._rows(("object", survey.name), packed[0]))
         else:
             entries = self._listed(survey, "object_id", packed)
-        known: set[int] = set()
-        kept = []
-        for entry in entries:
-            if entry.alert_id is None:
-                kept.append(entry)
-            elif entry.alert_id not in known:
-                known.add(entry.alert_id)
-                kept.append(entry)
+        kept = drop_repeats(entries)
         kept.sort(key=lambda entry: (entry.time == entry.time, entry.time, entry.alert_id or 0))
         return kept
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlencode
 
 from . import __version__
 from .errors import CutoutError, SettingsError
-from .settings import load_settings
+from .settings import Settings, load_settings
 from .surveys import SURVEYS
 
-EXAMPLE_KEYS = {survey.name: survey.alert_key.name for survey in SURVEYS}
+EXAMPLE_KEYS = {survey.name: survey.object_key.name for survey in SURVEYS}
 EXIT_FAILED, EXIT_USAGE = 1, 2
 
 
@@ -134,20 +135,34 @@ def _demo(options: argparse.Namespace) -> int:
         progress=lambda line: print(line, file=sys.stderr),
     )
     print(summary)
-    server = load_settings().server
+    settings = load_settings()
+    catalogued = _catalog_demo(settings, options.folder)
+    server = settings.server
     host = "127.0.0.1" if server.host == "0.0.0.0" else server.host  # noqa: S104
     print("\nOnce the service runs, try:")
     for archive in summary.archives:
-        query = urlencode(
-            {
-                "hdfsPath": archive.example_path,
-                EXAMPLE_KEYS[archive.survey]: archive.example_alert,
-                "kind": "All",
-                "output-format": "PNG",
-            },
-            safe="/=",
-        )
+        asked = {EXAMPLE_KEYS[archive.survey]: archive.example_object, "kind": "All"}
+        if not catalogued:
+            asked |= {"hdfsPath": archive.example_path, "output-format": "PNG"}
+        query = urlencode(asked, safe="/=")
         print(
             f"  curl -o {archive.survey}.png 'http://{host}:{server.port}/api/v1/cutouts?{query}'"
         )
     return 0
+
+
+def _catalog_demo(settings: Settings, folder: Path) -> bool:
+    """Catalog the demo archive, so that it answers without paths; say so where that fails."""
+    from . import indexing
+
+    archive = replace(settings.archive, uri=str(folder.absolute()), roots=())
+    try:
+        with indexing.open_indexer(
+            replace(settings, archive=archive), blocks=False, jobs=None
+        ) as indexer:
+            indexer.run(indexer.plan())
+            indexer.note_walk()
+    except CutoutError as error:
+        print(f"not catalogued: {error.detail}", file=sys.stderr)
+        return False
+    return True

@@ -185,7 +185,7 @@ class ArchiveFileNotFound(NotFound):
 
 
 class AlertNotFound(NotFound):
-    """The file was read, but no row matches the keys."""
+    """No row of the file, or of the catalog, matches the keys."""
 
     code, title = "alert_not_found", "No such alert"
 
@@ -194,6 +194,8 @@ class StampMissing(NotFound):
     """The alert is there, the stamp of the asked kind is null or its column absent."""
 
     code, title = "stamp_missing", "The alert has no such stamp"
+    there: tuple[str, ...] = ()
+    """Of the kinds that were asked for, those that the alert has."""
 
 
 class MethodNotAllowed(CutoutError):

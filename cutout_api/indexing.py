@@ -122,7 +122,9 @@ class Indexer:
         Raises ArchiveFileNotFound for a path where nothing is, nor was; StorageUnavailable.
         """
         self.catalog.prepare()
-        self._known = {record.id.path: (record.id, record.state) for record in self.catalog.files()}
+        self._known, self._folders = {}, {}
+        for record in self.catalog.files():
+            self._remember(record.id, record.state)
         return self._compare(paths or self.archive.roots, retry=retry, everything=not paths)
 
     def _compare(self, paths: Sequence[str], *, retry: bool, everything: bool) -> Plan:

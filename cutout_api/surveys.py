@@ -123,6 +123,11 @@ class Survey:
     def keys(self) -> tuple[Key, Key]:
         return (self.object_key, self.alert_key)
 
+    @property
+    def time_name(self) -> str:
+        """The name of the time in answers: ``jd``, ``midpointMjdTai``."""
+        return self.time_columns[0].rpartition(".")[2]
+
     def stamp_column_names(self, kind: str) -> tuple[str, ...]:
         """Return the dotted names under which a file may hold the stamps of ``kind``."""
         return tuple(template.format(kind=kind) for template in self.stamp_columns)

@@ -116,6 +116,17 @@ def test_a_file_that_is_gone_is_forgotten_with_its_stored_index(
         assert index(indexer, "science")["part-2.parquet"].state == GONE
 
 
+def test_what_another_run_indexed_is_known_to_be_gone(settings: Settings, archive: Path) -> None:
+    (archive / "top.parquet").write_bytes((archive / NIGHT / "part-0.parquet").read_bytes())
+    with open_indexer(settings, blocks=False, jobs=2) as indexer:
+        assert len(index(indexer)) == 4
+    (archive / "top.parquet").unlink()
+    (archive / NIGHT / "part-1.parquet").unlink()
+    with open_indexer(settings, blocks=False, jobs=2) as indexer:
+        states = {name: outcome.state for name, outcome in index(indexer).items()}
+        assert states == {"top.parquet": GONE, "part-1.parquet": GONE}
+
+
 def test_a_night_that_is_gone_is_forgotten_by_its_path(indexer: Indexer, archive: Path) -> None:
     index(indexer)
     write(archive / "science/year=2024/month=11/day=15/p.parquet", [ztf_alert(90)])

@@ -21,6 +21,7 @@ LAYERS = (
     ("request", "index"),
     ("columns",),
     ("catalog",),
+    ("lookup",),
     ("reader", "openapi", "demo"),
     ("indexing", "web"),
     ("server",),

@@ -107,6 +107,8 @@ class Indexer:
         """What the catalog holds: the version and the state of each file by path."""
         self._folders: dict[str, set[str]] = {}
         """The same paths by folder, of which there are far fewer."""
+        self._awaited: list[str] = []
+        """Files that a watch found too young to read."""
         self._noted = -math.inf
 
     def close(self) -> None:
@@ -296,10 +298,13 @@ class Indexer:
             start = time.monotonic()
             try:
                 if start >= full_due:
+                    self.archive.check()  # connecting takes time, but only once
+                    begun = time.monotonic()
                     plan = self.plan(retry=False)
-                    full_due = start + (time.monotonic() - start) / FULL_WALK_SHARE
+                    full_due = begun + (time.monotonic() - begun) / FULL_WALK_SHARE
                 else:
-                    plan = self._compare(self._recent_folders(), retry=False, everything=False)
+                    paths = [*self._recent_folders(), *self._awaited]
+                    plan = self._compare(paths, retry=False, everything=False)
                 yield from self._round(plan)
                 if failing:
                     log.info("the archive and the catalog answer again")
@@ -315,6 +320,7 @@ class Indexer:
 
     def _round(self, plan: Plan) -> Iterator[Outcome]:
         # A file that was written just now has its turn when it has settled.
+        self._awaited = [file_id.path for file_id in plan.late]
         outcomes = self.execute(Plan(plan.listed, plan.todo, plan.gone))
         changed = False
         for outcome in outcomes:

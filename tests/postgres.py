@@ -101,6 +101,17 @@ class PostgresServer:
             connection.execute(f"CREATE DATABASE {name}")
         return self.url(name)
 
+    def run_file(self, url: str, file: Path, **values: object) -> None:
+        """Run a file of SQL as an operator does."""
+        given = [part for name, value in values.items() for part in ("-v", f"{name}={value}")]
+        with file.open("rb") as script:
+            subprocess.run(
+                [self._programs / "psql", "-q", "-v", "ON_ERROR_STOP=1", *given, "-f", "-", url],
+                stdin=script,
+                check=True,
+                capture_output=True,
+            )
+
     def url(self, database: str) -> str:
         return f"postgresql://tests@127.0.0.1:{self.port}/{database}"
 

@@ -24,6 +24,7 @@ from cutout_api.storage import FileId
 from cutout_api.surveys import LSST, ZTF, Survey
 
 from ..postgres import PostgresServer
+from ..service import ROOT
 
 ADDRESS = parse_address("/data/archive")
 NIGHT = "/data/archive/year=2024/month=11/day=14"
@@ -342,6 +343,24 @@ def test_a_server_that_is_gone_is_unavailable_until_it_is_back(postgres: Postgre
         postgres.start()
     assert catalog.find_alert(ZTF, 1) is not None
     assert catalog.put_file(a_file("b"), [alerts((2, A, 1.0))])
+
+
+def test_a_catalog_split_by_nights_answers_as_before(postgres: PostgresServer) -> None:
+    url = postgres.new_database()
+    catalog = open_catalog(url)
+    for number in range(4):
+        catalog.put_file(a_file(f"{number}"), [alerts((number, A, 1.0), (10 + number, B, 2.0))])
+    postgres.run_file(url, ROOT / "install/partition_catalog.sql", files_each=3, parts=2)
+    with sa.create_engine(database_url(url)).connect() as connection:
+        parts = connection.scalars(sa.text("SELECT tableoid::regclass::text FROM alert_ztf"))
+        assert set(parts) == {"alert_ztf_p0", "alert_ztf_p1"}
+    for number in range(4, 8):
+        catalog.put_file(a_file(f"{number}"), [alerts((number, A, 1.0), (10 + number, B, 2.0))])
+    catalog.put_file(a_file("1", 2), [alerts((1, A, 5.0))])
+    catalog.drop_file(a_file("2").path)
+    assert [entry.alert_id for entry in catalog.alerts_of(ZTF, [A])] == [0, 3, 4, 5, 6, 7, 1]
+    assert catalog.find_alert(ZTF, 12) is None
+    assert set(catalog.find_alerts(ZTF, range(20))) == {0, 1, 3, 4, 5, 6, 7, 10, *range(13, 18)}
 
 
 @pytest.mark.parametrize(

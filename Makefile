@@ -5,11 +5,11 @@ BIN := .venv/bin
 HDFS_CLIENT := .cache/hdfs
 HDFS_SERVER := .cache/hdfs-server
 
-.PHONY: help run test check format clean bench bench-hdfs
+.PHONY: help run test check format clean bench bench-hdfs bench-catalog
 .DEFAULT_GOAL := help
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 run: .venv/run ## install, make a demo archive, serve it
 	@$(BIN)/cutout_api demo demo-archive
@@ -28,6 +28,9 @@ bench: .venv/bench ## measure against today's algorithm and other readers, on lo
 
 bench-hdfs: .venv/bench hdfs ## the same on a real HDFS
 	$(BIN)/python -m benchmarks --storage hdfs $(BENCH)
+
+bench-catalog: .venv/bench ## measure the catalog from 10^5 to 5 x 10^7 alerts (takes an hour and 7 GB)
+	$(BIN)/python -m benchmarks.catalog $(BENCH)
 
 format: .venv/test ## format and fix what can be fixed
 	$(BIN)/ruff format .

@@ -11,10 +11,10 @@ from urllib.parse import urlencode
 
 from . import __version__
 from .errors import CutoutError, SettingsError
-from .settings import load_settings
+from .settings import Settings, load_settings
 from .surveys import SURVEYS
 
-EXAMPLE_KEYS = {survey.name: survey.alert_key.name for survey in SURVEYS}
+EXAMPLE_KEYS = {survey.name: survey.object_key.name for survey in SURVEYS}
 EXIT_FAILED, EXIT_USAGE = 1, 2
 
 
@@ -46,10 +46,25 @@ def _build_parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="check the settings and that the archive answers")
     check.set_defaults(run=_check)
 
-    index = commands.add_parser("index", help="learn ahead of time where the stamps of files are")
-    index.add_argument("paths", nargs="*", default=["."], metavar="PATH", help="default: all")
+    index = commands.add_parser("index", help="catalog the alerts of the archive")
+    index.add_argument("paths", nargs="*", metavar="PATH", help="default: all that is served")
     index.add_argument(
-        "--blocks", action="store_true", help="to the block: reads each file once, answers fastest"
+        "--blocks",
+        action="store_true",
+        help="also note where each stamp is: reads each file once, answers fastest",
+    )
+    index.add_argument(
+        "--watch",
+        type=_seconds,
+        nargs="?",
+        const=5.0,
+        metavar="SECONDS",
+        help="go on for ever, and look for new files that often (default 5)",
+    )
+    index.add_argument("--status", action="store_true", help="say what the catalog holds")
+    index.add_argument("--json", action="store_true", help="say it as JSON")
+    index.add_argument(
+        "--jobs", type=int, choices=range(1, 65), metavar="N", help="files read at a time"
     )
     index.set_defaults(run=_index)
 
@@ -84,26 +99,29 @@ def _check(_options: argparse.Namespace) -> int:
     return 0
 
 
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0.1 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError("must be 0.1 to 3600")
+    return seconds
+
+
 def _index(options: argparse.Namespace) -> int:
-    from .reader import Reader
+    from . import indexing
 
     settings = load_settings()
-    if not settings.index.folder:
+    if options.json and not options.status:
+        raise SettingsError("--json says what --status would: give both")
+    if options.status:
+        return indexing.print_status(settings, as_json=options.json)
+    if options.watch and options.paths:
+        raise SettingsError("--watch looks at the whole archive: give no PATH")
+    if options.blocks and not settings.index.folder:
         raise SettingsError("index.folder is not set: there is nowhere to keep what is learnt")
-    # The limit protects the service from its callers, not an operator from an archive.
-    limits = replace(settings.limits, folder_files=sys.maxsize)
-    reader = Reader(replace(settings, limits=limits))
-    done = failed = 0
-    try:
-        for path in options.paths:
-            for file_id, error in reader.index(path, blocks=options.blocks):
-                done += 1
-                failed += error is not None
-                print(f"{file_id.path}: {error.detail if error else 'done'}", file=sys.stderr)
-    finally:
-        reader.close()
-    print(f"{done} files, {failed} of them could not be read")
-    return EXIT_FAILED if failed else 0
+    with indexing.open_indexer(settings, blocks=options.blocks, jobs=options.jobs) as indexer:
+        if options.watch:
+            return indexing.watch(indexer, options.watch)
+        return EXIT_FAILED if indexing.index(indexer, options.paths) else 0
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -117,20 +135,34 @@ def _demo(options: argparse.Namespace) -> int:
         progress=lambda line: print(line, file=sys.stderr),
     )
     print(summary)
-    server = load_settings().server
+    settings = load_settings()
+    catalogued = _catalog_demo(settings, options.folder)
+    server = settings.server
     host = "127.0.0.1" if server.host == "0.0.0.0" else server.host  # noqa: S104
     print("\nOnce the service runs, try:")
     for archive in summary.archives:
-        query = urlencode(
-            {
-                "hdfsPath": archive.example_path,
-                EXAMPLE_KEYS[archive.survey]: archive.example_alert,
-                "kind": "All",
-                "output-format": "PNG",
-            },
-            safe="/=",
-        )
+        asked = {EXAMPLE_KEYS[archive.survey]: archive.example_object, "kind": "All"}
+        if not catalogued:
+            asked |= {"hdfsPath": archive.example_path, "output-format": "PNG"}
+        query = urlencode(asked, safe="/=")
         print(
             f"  curl -o {archive.survey}.png 'http://{host}:{server.port}/api/v1/cutouts?{query}'"
         )
     return 0
+
+
+def _catalog_demo(settings: Settings, folder: Path) -> bool:
+    """Catalog the demo archive, so that it answers without paths; say so where that fails."""
+    from . import indexing
+
+    archive = replace(settings.archive, uri=str(folder.absolute()), roots=())
+    try:
+        with indexing.open_indexer(
+            replace(settings, archive=archive), blocks=False, jobs=None
+        ) as indexer:
+            indexer.run(indexer.plan())
+            indexer.note_walk()
+    except CutoutError as error:
+        print(f"not catalogued: {error.detail}", file=sys.stderr)
+        return False
+    return True

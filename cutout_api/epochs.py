@@ -45,6 +45,10 @@ class Choice:
     """All of them (``epochs=all``), oldest first."""
 
 
+PLAIN = Choice()
+"""The latest alert: what is meant where nothing is said."""
+
+
 def choose_epochs(survey: Survey, entries: Iterable[Entry], choice: Choice) -> Sequence[Entry]:
     """Return the alerts asked for, in the order of time; none where no alert fits.
 
@@ -68,6 +72,19 @@ def choose_epochs(survey: Survey, entries: Iterable[Entry], choice: Choice) -> S
         measured.sort(key=lambda entry: -sign * entry.brightness)
         return measured[-1:]
     return [ordered[0] if choice.which == FIRST else ordered[-1]]
+
+
+def drop_repeats(entries: Iterable[Entry]) -> list[Entry]:
+    """Return each alert once, from the file written last; rows without an id are all kept."""
+    newest_first = sorted(entries, key=lambda entry: entry.file.modified, reverse=True)
+    known: set[int] = set()
+    kept = []
+    for entry in newest_first:
+        if entry.alert_id is None or entry.alert_id not in known:
+            kept.append(entry)
+        if entry.alert_id is not None:
+            known.add(entry.alert_id)
+    return kept
 
 
 def _known(value: float, otherwise: float) -> float:

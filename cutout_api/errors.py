@@ -28,6 +28,7 @@ where, and the remedy.
         StampTooLarge             stamp_too_large
         FileUnreadable            file_unreadable
       StorageUnavailable 503      storage_unavailable   (Retry-After)
+      CatalogUnavailable 503      catalog_unavailable   (Retry-After)
       Saturated 503               saturated             (Retry-After)
       DeadlineExceeded 504        deadline_exceeded
 
@@ -184,7 +185,7 @@ class ArchiveFileNotFound(NotFound):
 
 
 class AlertNotFound(NotFound):
-    """The file was read, but no row matches the keys."""
+    """No row of the file, or of the catalog, matches the keys."""
 
     code, title = "alert_not_found", "No such alert"
 
@@ -193,6 +194,8 @@ class StampMissing(NotFound):
     """The alert is there, the stamp of the asked kind is null or its column absent."""
 
     code, title = "stamp_missing", "The alert has no such stamp"
+    there: tuple[str, ...] = ()
+    """Of the kinds that were asked for, those that the alert has."""
 
 
 class MethodNotAllowed(CutoutError):
@@ -255,6 +258,13 @@ class StorageUnavailable(CutoutError):
     """The file system does not answer."""
 
     status, code, title = 503, "storage_unavailable", "The archive cannot be reached"
+    retry_after = 5
+
+
+class CatalogUnavailable(CutoutError):
+    """The catalog's database does not answer, or is of a version that is not known here."""
+
+    status, code, title = 503, "catalog_unavailable", "The catalog cannot be reached"
     retry_after = 5
 
 

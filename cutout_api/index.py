@@ -58,7 +58,7 @@ OVERHEAD_BYTES = 6_000
 FORMAT = 1
 """Of stored indexes; one of another format is built anew."""
 _MAGIC = b"CUTOUTIX"
-_INTEGERS, _BINARY = ("INT32", "INT64"), ("BYTE_ARRAY",)
+INTEGERS, BINARY = ("INT32", "INT64"), ("BYTE_ARRAY",)
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -248,12 +248,12 @@ def build_index(file: OpenFile) -> FileIndex:
     Raises FileUnreadable, NotParquet.
     """
     footer = read_footer(file)
-    leaves = _leaf_numbers(footer.metadata)
+    leaves = leaf_numbers(footer.metadata)
     keys = _read_keys(footer, leaves)
     stamps: dict[tuple[str, str], StampColumn] = {}
     for survey in SURVEYS:
         for kind in KINDS:
-            name = _column_of(footer.metadata, leaves, survey.stamp_column_names(kind), _BINARY)
+            name = column_of(footer.metadata, leaves, survey.stamp_column_names(kind), BINARY)
             if name is not None:
                 chunks = tuple(
                     describe_chunk(footer, row_group, leaves[name])
@@ -273,7 +273,7 @@ def build_index(file: OpenFile) -> FileIndex:
     return index
 
 
-def _leaf_numbers(metadata: pq.FileMetaData) -> dict[str, int]:
+def leaf_numbers(metadata: pq.FileMetaData) -> dict[str, int]:
     """Return the dotted names of the leaf columns that hold one value a row, and their places."""
     schema = metadata.schema
     return {
@@ -283,7 +283,7 @@ def _leaf_numbers(metadata: pq.FileMetaData) -> dict[str, int]:
     }
 
 
-def _column_of(
+def column_of(
     metadata: pq.FileMetaData,
     leaves: Mapping[str, int],
     names: tuple[str, ...],
@@ -302,10 +302,10 @@ def _read_keys(footer: Footer, leaves: Mapping[str, int]) -> dict[str, SurveyKey
     for survey in SURVEYS:
 
         def column(key: Key) -> str | None:
-            return _column_of(footer.metadata, leaves, key.columns, _INTEGERS + _BINARY)
+            return column_of(footer.metadata, leaves, key.columns, INTEGERS + BINARY)
 
         alert, object_ = column(survey.alert_key), column(survey.object_key)
-        time = _column_of(footer.metadata, leaves, survey.time_columns, ("DOUBLE", "FLOAT"))
+        time = column_of(footer.metadata, leaves, survey.time_columns, ("DOUBLE", "FLOAT"))
         if alert or object_:
             named[survey.name] = (alert, object_, time)
     wanted = sorted({name for names in named.values() for name in names if name})
@@ -330,7 +330,7 @@ def _order_keys(
     row_alerts = np.full(rows, NO_ID)
     alert_rows = numbers[:0]
     if alerts is not None:
-        found, valid = numbers_of(_exact_integers(alerts))
+        found, valid = numbers_of(exact_integers(alerts))
         row_alerts = np.where(valid, found, NO_ID)
         rows_with = numbers[valid]
         alert_rows = rows_with[np.lexsort((rows_with, row_times[rows_with], row_alerts[rows_with]))]
@@ -352,9 +352,9 @@ def _order_keys(
     )
 
 
-def _exact_integers(values: pa.Array) -> pa.Array:
+def exact_integers(values: pa.Array) -> pa.Array:
     """Return ids as int64 with no float in between; null for what is none, or too large."""
-    values = _plain(values)
+    values = plain_values(values)
     if pa.types.is_uint64(values.type):
         fits = pc.less_equal(values, pa.scalar(2**63 - 1, pa.uint64()))
         return pc.if_else(fits, values, pa.scalar(None, pa.uint64())).cast(pa.int64())
@@ -365,7 +365,7 @@ def _exact_integers(values: pa.Array) -> pa.Array:
     return pa.array([_whole(text) for text in values.to_pylist()], pa.int64())
 
 
-def _plain(values: pa.Array) -> pa.Array:
+def plain_values(values: pa.Array) -> pa.Array:
     """Return an array without what may be wrapped around its values."""
     if isinstance(values, pa.ExtensionArray):
         values = values.storage
@@ -402,9 +402,9 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def _comparable(values: pa.Array) -> tuple[NDArray[Any], NDArray[np.int32]]:
     """Return the values that are not null, as int64 or as bytes, and their rows."""
-    values = _plain(values)
+    values = plain_values(values)
     if pa.types.is_integer(values.type):
-        converted, valid = numbers_of(_exact_integers(values))
+        converted, valid = numbers_of(exact_integers(values))
     elif _is_text(values.type):
         converted, valid = _as_bytes(values)
     else:
@@ -503,6 +503,14 @@ class IndexCache:
         if self._store:
             self._store.save(index)
 
+    def forget(self, path: str) -> None:
+        """Forget a file that is gone, here and in the store."""
+        with self._lock:
+            _, size = self._kept.pop(path, (None, 0))
+            self._bytes -= size
+        if self._store:
+            self._store.remove(path)
+
     def _at_hand(self, file_id: FileId) -> FileIndex | None:
         with self._lock:
             index, _ = self._kept.get(file_id.path, (None, 0))
@@ -550,7 +558,7 @@ class IndexStore:
     def load(self, file_id: FileId) -> FileIndex | None:
         """Return the stored index of this version of the file."""
         try:
-            content = self._path(file_id).read_bytes()
+            content = self._path(file_id.path).read_bytes()
         except OSError:
             return None
         index = unpack_index(content, file_id)
@@ -559,7 +567,7 @@ class IndexStore:
 
     def save(self, index: FileIndex) -> None:
         """Store an index whole or not at all; a folder that cannot be written is logged once."""
-        path = self._path(index.file_id)
+        path = self._path(index.file_id.path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(prefix=".", dir=path.parent)
@@ -575,10 +583,13 @@ class IndexStore:
                 log.warning("indexes cannot be stored in %s: %s", self._folder, error)
                 self._complained = True
 
-    def _path(self, file_id: FileId) -> Path:
-        name = hashlib.blake2b(
-            f"{self._place}\n{file_id.path}".encode(), digest_size=16
-        ).hexdigest()
+    def remove(self, path: str) -> None:
+        """Remove the stored index of a file that is gone, if there is one."""
+        with contextlib.suppress(OSError):
+            self._path(path).unlink(missing_ok=True)
+
+    def _path(self, path: str) -> Path:
+        name = hashlib.blake2b(f"{self._place}\n{path}".encode(), digest_size=16).hexdigest()
         return self._folder / name[:2] / f"{name[2:]}.index"
 
 

@@ -41,6 +41,15 @@ _ARRAYS = {
     "oneOf": [
         {"title": "return_type=array", "type": "array", "items": _PIXELS},
         {
+            "title": "epochs=all",
+            "type": "array",
+            "items": {
+                "type": "object",
+                "description": "An alert: its id, its time, and its stamps, null where missing",
+                "patternProperties": {"^b:cutout": {"oneOf": [_PIXELS, {"type": "null"}]}},
+            },
+        },
+        {
             "title": "output-format=array",
             "type": "object",
             "patternProperties": {"^b:cutout": _PIXELS},
@@ -153,6 +162,10 @@ def _responses(array_schema: dict[str, Any]) -> dict[str, Any]:
         "X-Cutout-Id": {
             "description": "The alert that was chosen",
             "schema": {"type": "string"},
+        },
+        "X-Cutout-Time": {
+            "description": "Its time: JD in UTC for ZTF, MJD in TAI for LSST",
+            "schema": {"type": "number"},
         },
     }
     found = {

@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from . import metrics
+from .catalog import Catalog
+from .epochs import Entry
 from .errors import (
     AlertNotFound,
     ArchiveFileNotFound,
     CutoutError,
     DeadlineExceeded,
     FileUnreadable,
+    InvalidParameter,
     NotFound,
+    PathForbidden,
     Saturated,
     StampMissing,
     StorageUnavailable,
     StoredDataError,
     shorten,
 )
-from .index import NO_ID, Epoch, FileIndex, IndexCache, IndexStore, Location
+from .index import NEVER, NO_ID, Epoch, FileIndex, IndexCache, IndexStore, Location
+from .lookup import Lookup
 from .request import CutoutRequest
 from .settings import Settings
-from .stamp import Stamp, StampLimits, unpack
+from .stamp import Alert, StampLimits, unpack
 from .storage import Archive, FileChanged, FileId, OpenFile
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Alert:
-    """The alert that answers a request, and the stamps that were asked for."""
-
-    alert_id: int | None
-    """None where the file has no ids of alerts."""
-    stamps: tuple[Stamp, ...]
 
 
 class Reader:
@@ -57,6 +55,9 @@ class Reader:
         # detach from the JVM, which can hang (see docs/decisions/0003-threads-and-the-jvm.md).
         self._pool = ThreadPoolExecutor(settings.limits.concurrent_reads, "reader")
         self._cells = ThreadPoolExecutor(2 * settings.limits.concurrent_reads, "cells")
+        self._epochs = ThreadPoolExecutor(settings.limits.concurrent_reads, "epochs")
+        self.catalog = Catalog(settings.catalog, self.archive.address)
+        self._lookup = Lookup(self.catalog, self.archive, self.opened)
 
     def read(self, request: CutoutRequest) -> Alert:
         """Return the alert and its stamps, one for each kind asked, in that order.
@@ -64,7 +65,16 @@ class Reader:
         Raises a CutoutError; what takes longer than the deadline goes on in the background,
         and keeps its place among the concurrent reads until it ends.
         """
-        return self._within_limits(lambda: self._read(request))
+        return self._within_limits(
+            lambda: self._read(request) if request.is_direct else self._read_chosen(request)[0]
+        )
+
+    def read_epochs(self, request: CutoutRequest) -> Sequence[Alert]:
+        """Return every alert that the request's choice leaves, oldest first.
+
+        A stamp that an alert does not have is left out. Raises as ``read`` does.
+        """
+        return self._within_limits(lambda: self._read_chosen(request))
 
     def index(self, path: str, *, blocks: bool) -> Iterator[tuple[FileId, CutoutError | None]]:
         """Learn ahead of time what there is to know of a file, or of each file of a folder.
@@ -74,16 +84,27 @@ class Reader:
         """
         for file_id in self.archive.locate(path):
             try:
-                with self._opened(file_id) as file:
-                    index = self._indexes.get(file)
-                    index.complete(file, blocks=blocks)
-                    self._indexes.keep(index)
+                self.learn(file_id, blocks=blocks)
             except CutoutError as error:
                 yield file_id, error
             except FileChanged:
                 yield file_id, StorageUnavailable("the file is being rewritten")
             else:
                 yield file_id, None
+
+    def learn(self, file_id: FileId, *, blocks: bool) -> None:
+        """Learn ahead of time what there is to know of one file.
+
+        Raises FileChanged where it is replaced meanwhile, and a CutoutError.
+        """
+        with self.opened(file_id) as file:
+            index = self._indexes.get(file)
+            index.complete(file, blocks=blocks)
+            self._indexes.keep(index)
+
+    def forget(self, path: str) -> None:
+        """Forget what is known of a file that is gone."""
+        self._indexes.forget(path)
 
     def check(self) -> None:
         """Raise a CutoutError unless the archive answers within the deadline."""
@@ -92,6 +113,8 @@ class Reader:
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._cells.shutdown(wait=False, cancel_futures=True)
+        self._epochs.shutdown(wait=False, cancel_futures=True)
+        self.catalog.close()
         self.archive.close()
 
     def _within_limits(self, work: Callable[[], T]) -> T:
@@ -111,18 +134,19 @@ class Reader:
             ) from None
 
     def _read(self, request: CutoutRequest) -> Alert:
+        path = request.path or ""
         try:
             return self._read_once(request)
         except FileChanged:
-            self.archive.forget(request.path)  # rewritten: find the alert in the new file
+            self.archive.forget(path)  # rewritten: find the alert in the new file
         except (NotFound, StoredDataError):
-            self.archive.forget(request.path)  # whoever asks next shall not be told of old files
+            self.archive.forget(path)  # whoever asks next shall not be told of old files
             raise
         try:
             return self._read_once(request)
         except FileChanged as error:
             raise StorageUnavailable(
-                f"{shorten(request.path)} is being rewritten; try again in a moment"
+                f"{shorten(path)} is being rewritten; try again in a moment"
             ) from error
 
     def read_stored(self, request: CutoutRequest) -> tuple[Location, dict[str, bytes]]:
@@ -138,6 +162,9 @@ class Reader:
 
     def _read_once(self, request: CutoutRequest) -> Alert:
         location, cells = self.read_stored(request)
+        return self._decode(location, cells)
+
+    def _decode(self, location: Location, cells: dict[str, bytes]) -> Alert:
         with metrics.stage("decode"):
             try:
                 stamps = tuple(unpack(kind, cells[kind], self._stamp_limits) for kind in cells)
@@ -147,8 +174,83 @@ class Reader:
                 raise
         if self.archive.changes_in_place:
             self.archive.check_unchanged(location.file)
-        alert_id = location.epoch.alert_id
-        return Alert(None if alert_id == NO_ID else alert_id, stamps)
+        time, alert_id = location.epoch.time, location.epoch.alert_id
+        return Alert(
+            None if alert_id == NO_ID else alert_id, stamps, None if time == NEVER else time
+        )
+
+    # --- alerts that the catalog, or the columns of a file, have named
+
+    def _read_chosen(self, request: CutoutRequest) -> Sequence[Alert]:
+        with metrics.stage("look up"):
+            entries = self._lookup.choose(request)
+        if len(entries) == 1 and not request.choice.every:
+            return [self._read_entry(request, entries[0])]
+        most = self._limits.epochs
+        if len(entries) > most:
+            raise InvalidParameter(
+                "epochs", f"epochs: there are {len(entries)} alerts, and an answer holds {most}"
+            )
+        alerts = list(self._epochs.map(lambda entry: self._read_epoch(request, entry), entries))
+        if not any(alert.stamps for alert in alerts):
+            raise StampMissing(
+                f"none of the {len(alerts)} alerts has such a stamp", parameter="kind"
+            )
+        return alerts
+
+    def _read_epoch(self, request: CutoutRequest, entry: Entry) -> Alert:
+        """Return one of many alerts, with those of its stamps that there are."""
+        try:
+            return self._read_entry(request, entry)
+        except StampMissing as error:
+            kinds = tuple(kind for kind in request.kinds if kind in error.there)
+            if kinds:
+                return self._read_entry(replace(request, kinds=kinds), entry)
+            return Alert(entry.alert_id, (), None if math.isnan(entry.time) else entry.time)
+
+    def _read_entry(self, request: CutoutRequest, entry: Entry) -> Alert:
+        """Read an alert where it was said to be, or where else the catalog knows it."""
+        try:
+            return self._read_copy(request, entry)
+        except (NotFound, PathForbidden, StoredDataError) as error:
+            for copy in self._lookup.other_copies(request, entry):
+                with suppress(NotFound, PathForbidden, StoredDataError):
+                    return self._read_copy(request, copy)
+            if isinstance(error, StampMissing | StoredDataError):
+                raise
+            raise self._lookup.stale(entry) from error
+
+    def _read_copy(self, request: CutoutRequest, entry: Entry) -> Alert:
+        for attempt in (1, 2):
+            try:
+                location, index = self._find_entry(request, entry)
+                with metrics.stage("read"):
+                    cells = self._read_cells(request, location, index)
+                return self._decode(location, cells)
+            except FileChanged as error:
+                self.archive.forget(entry.file.path)
+                if attempt == 2:
+                    raise StorageUnavailable(
+                        "the file of the alert is being rewritten; try again in a moment"
+                    ) from error
+        raise AssertionError
+
+    def _find_entry(self, request: CutoutRequest, entry: Entry) -> tuple[Location, FileIndex]:
+        """Return where an alert is in its file as that is now: its own index has the last word.
+
+        Raises AlertNotFound where the file was rewritten without it.
+        """
+        file_id = self.archive.present(entry.file.path)
+        with self.opened(file_id) as file:
+            index = self._indexes.get(file)
+        if entry.alert_id is not None:
+            found = index.find(request.survey, {request.survey.alert_key.name: entry.alert_id})
+        else:
+            epoch = Epoch(NEVER if math.isnan(entry.time) else entry.time, int(NO_ID))
+            found = Location(file_id, entry.row, epoch) if file_id == entry.file else None
+        if found is None:
+            raise self._lookup.stale(entry)
+        return found, index
 
     def _find(self, request: CutoutRequest) -> tuple[Location, FileIndex]:
         """Return where the newest matching alert of the file or folder is, and its file's index.
@@ -160,9 +262,9 @@ class Reader:
         candidates: list[tuple[Location, FileIndex]] = []
         damaged: FileUnreadable | None = None
         known = False
-        for file_id in self.archive.locate(request.path):
+        for file_id in self.archive.locate(request.path or ""):
             try:
-                with self._opened(file_id) as file:
+                with self.opened(file_id) as file:
                     index = self._indexes.get(file)
             except FileUnreadable as error:
                 damaged = error
@@ -189,7 +291,7 @@ class Reader:
         self, request: CutoutRequest, location: Location, index: FileIndex
     ) -> dict[str, bytes]:
         """Return the stored stamps by kind, read at the same time."""
-        with self._opened(location.file) as file:
+        with self.opened(location.file) as file:
             known = len(index.tables)
 
             def read(kind: str) -> bytes | None:
@@ -206,7 +308,8 @@ class Reader:
                 raise self._stamp_missing(request, location, index, missing, list(cells))
             return cells
 
-    def _opened(self, file_id: FileId) -> _Opened:
+    def opened(self, file_id: FileId) -> _Opened:
+        """Lend a file, and say FileChanged of whatever comes of its being replaced meanwhile."""
         return _Opened(self.archive, file_id)
 
     @staticmethod
@@ -224,9 +327,11 @@ class Reader:
             else f"{', '.join(missing)} is null in the archive"
         )
         hint = f"; there is {', '.join(there)}" if there else ""
-        return StampMissing(
+        error = StampMissing(
             f"alert {location.epoch.alert_id} is there, but {why}{hint}", parameter="kind"
         )
+        error.there = tuple(there)
+        return error
 
 
 class _Opened:

@@ -10,8 +10,12 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
+import erfa
+
+from .epochs import LATEST, PLAIN, WHICH, Choice
 from .errors import (
     ConflictingParameters,
     InvalidParameter,
@@ -56,7 +60,9 @@ class CutoutRequest:
 
     survey: Survey
     keys: Mapping[str, KeyValue]
-    path: str
+    path: str | None
+    """None: the catalog knows where the alert is."""
+    choice: Choice
     kinds: tuple[str, ...]
     format: str
     dialect: str
@@ -66,6 +72,11 @@ class CutoutRequest:
     def kind(self) -> str:
         """The kind as the wire spells it."""
         return self.kinds[0] if len(self.kinds) == 1 else ALL
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether the index of the named files answers alone."""
+        return self.path is not None and self.choice == PLAIN
 
     @property
     def names_one_alert(self) -> bool:
@@ -113,6 +124,37 @@ def parse_percent(value: Any) -> float:
     return number
 
 
+def parse_date(value: Any) -> float:
+    """Return an ISO 8601 date or time, a JD or an MJD, all UTC, as MJD."""
+    wrong = "must be a date such as 2024-11-14T05:30:00, a JD or an MJD, from 1900 to 2100, in UTC"
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(wrong)
+    text = str(value).strip()
+    if _DECIMAL.fullmatch(text):
+        number = float(text)
+        for mjd in (number, number - _MJD_0):
+            if _MJD_1900 <= mjd <= _MJD_2100:
+                return mjd
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(wrong) from None
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    mjd = _MJD_1970 + (moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() / 86400
+    if not _MJD_1900 <= mjd <= _MJD_2100:
+        raise ValueError(wrong)
+    return mjd
+
+
+def _utc_to_tai(mjd: float) -> float:
+    # What astropy.time calls; that looks for newer leap seconds first, on the network if need be.
+    _, tai = erfa.utctai(_MJD_0, mjd)
+    return float(tai)
+
+
+FROM_UTC: Mapping[str, Callable[[float], float]] = {"utc": float, "tai": _utc_to_tai}
+"""MJD in UTC -> MJD in the scale of a survey's times."""
+_MJD_0, _MJD_1900, _MJD_1970, _MJD_2100 = 2400000.5, 15020.0, 40587.0, 88069.0
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _COLORMAPS = frozenset(colormap_names())
 _RENDERING = ("stretch", "colormap", "pmin", "pmax", "convolution_kernel")
@@ -120,6 +162,8 @@ _PLAIN = Rendering()
 _STRETCHES = tuple(STRETCHES)
 _KINDS = (*KINDS, ALL)
 _FORMATS = tuple(FORMATS)
+_BANDS = tuple(dict.fromkeys(band for survey in SURVEYS[::-1] for band in survey.bands.values()))
+ONE, EVERY = "one", "all"
 _INT64_SCHEMA = {
     "oneOf": [
         {"type": "string", "pattern": "^-?[0-9]{1,19}$"},
@@ -149,11 +193,11 @@ _TABLE = (
     Parameter(
         "hdfsPath",
         "The parquet file, or a folder of them, that holds the alert: relative to the archive "
-        "(on HDFS, to the user's home), or absolute below a folder that is served.",
+        "(on HDFS, to the user's home), or absolute below a folder that is served. Without it, "
+        "the catalog of the archive knows where the alert is.",
         parse_text,
         example="archive/science/year=2024/month=11/day=14",
         schema={"type": "string", "minLength": 1, "maxLength": 4096},
-        required=True,
     ),
     *(
         Parameter(
@@ -172,6 +216,26 @@ _TABLE = (
         "Which stamp; All is Science, Template, Difference, in that order.",
         example="Science",
         required=True,
+    ),
+    _choice_parameter(
+        "which", WHICH, "Which alert of the object.", example="brightest", default=LATEST
+    ),
+    _choice_parameter("band", _BANDS, "Only alerts in this band.", example="r"),
+    Parameter(
+        "date",
+        "The alert of the object nearest to this time: ISO 8601, JD or MJD, in UTC.",
+        parse_date,
+        example="2024-11-14T05:30:00",
+        schema={"oneOf": [{"type": "string"}, {"type": "number"}]},
+    ),
+    _choice_parameter(
+        "epochs",
+        (ONE, EVERY),
+        "One alert of the object, or all of them, oldest first, in "
+        + " or ".join(name for name, chosen in FORMATS.items() if chosen.write_epochs)
+        + ".",
+        example=EVERY,
+        default=ONE,
     ),
     _choice_parameter(
         "return_type",
@@ -256,15 +320,17 @@ def parse_request(payload: Mapping[str, Any]) -> CutoutRequest:
     kind = values.get("kind")
     if kind is None:
         raise MissingParameter("kind", f"kind is missing: give one of {', '.join(_KINDS)}")
-    path = values.get("hdfsPath")
-    if path is None:
-        raise MissingParameter(
-            "hdfsPath", "hdfsPath is missing: name the parquet file, or a folder, of the alert"
+    choice_made = _parse_choice(survey, keys, values)
+    if choice_made.every and FORMATS[format_name].write_epochs is None:
+        able = [name for name, chosen in FORMATS.items() if chosen.write_epochs]
+        raise InvalidParameter(
+            "epochs", f"epochs: a {format_name} holds one alert; {' and '.join(able)} hold many"
         )
     return CutoutRequest(
         survey=survey,
         keys=keys,
-        path=path,
+        path=values.get("hdfsPath"),
+        choice=choice_made,
         kinds=KINDS if kind == ALL else (kind,),
         format=format_name,
         dialect=dialect,
@@ -304,6 +370,34 @@ def _parse_keys(values: Mapping[str, Any]) -> tuple[Survey, dict[str, KeyValue]]
             second, f"{first} and {second} belong to different surveys; give one of them"
         )
     return named[0], found[named[0].name]
+
+
+def _parse_choice(
+    survey: Survey, keys: Mapping[str, KeyValue], values: Mapping[str, Any]
+) -> Choice:
+    """Return which alerts of an object are asked for; the defaults say nothing."""
+    band, mjd = values.get("band"), values.get("date")
+    which, every = values.get("which", LATEST), values.get("epochs") == EVERY
+    told = {"epochs": every, "date": mjd is not None, "which": which != LATEST}
+    chosen = [name for name, said in told.items() if said]
+    if survey.alert_key.name in keys and (chosen or band):
+        at_fault = (*chosen, "band")[0]
+        raise ConflictingParameters(
+            at_fault,
+            f"{at_fault} chooses among the alerts of an object; {survey.alert_key.name} names one",
+        )
+    if len(chosen) > 1:
+        raise ConflictingParameters(
+            chosen[1], f"{chosen[0]} and {chosen[1]} choose differently; give one of them"
+        )
+    if band is not None and band not in survey.bands.values():
+        bands = list(survey.bands.values())
+        raise InvalidParameter(
+            "band", f"band: {survey.name.upper()} has {', '.join(bands)}, not {band}", allowed=bands
+        )
+    if mjd is not None:
+        mjd = FROM_UTC[survey.time_scale](mjd)
+    return Choice(which, band, mjd, every)
 
 
 def _parse_format(values: Mapping[str, Any]) -> tuple[str, str]:

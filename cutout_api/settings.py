@@ -69,9 +69,16 @@ def _check_archive_uri(value: str) -> str | None:
 
 
 def _check_catalog_url(value: str) -> str | None:
-    if value.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://")):
-        return None
-    return "must begin with sqlite:/// or postgresql://"
+    if value.startswith("sqlite:///"):
+        named = value.removeprefix("sqlite:///")
+        return None if named and named != ":memory:" else "names no file"
+    if not value.startswith(("postgresql://", "postgresql+psycopg://")):
+        return "must begin with sqlite:/// or postgresql://"
+    try:
+        host = urlsplit(value).port is None or urlsplit(value).hostname
+    except ValueError as error:
+        return f"is no address: {error}"
+    return None if host else "has a port, but no host"
 
 
 @dataclass(frozen=True)
@@ -200,7 +207,7 @@ class Index:
 class Catalog:
     url: str = setting(
         "sqlite:///catalog.sqlite",
-        "database of the archive's index; reserved: this version reads by hdfsPath",
+        "database of the archive's alerts: sqlite:///file, relative to this file, or postgresql://...",
         _check_catalog_url,
     )
 
@@ -223,6 +230,7 @@ class Limits:
         10.0, "how long a client may pause while it sends or takes its bytes", between(0.001, 3600)
     )
     folder_files: int = setting(2_000, "most files in a folder given as hdfsPath", at_least(1))
+    epochs: int = setting(500, "most alerts in one answer, as epochs=all asks for", at_least(1))
     open_files: int = setting(256, "files that one process keeps open", at_least(1))
     index_bytes: int = setting(
         16_777_216, "memory for what one process knows of files", at_least(1)
@@ -311,6 +319,10 @@ def _read_file(file: Path) -> dict[str, tuple[Any, str]]:
         path = found.get(name, (None,))[0]
         if isinstance(path, str) and path and not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", path):
             found[name] = (str(file.parent.absolute() / path), str(file))
+    url = found.get("catalog.url", (None,))[0]
+    if isinstance(url, str) and re.match(r"sqlite:///[^/:]", url):
+        path = file.parent.absolute() / url.removeprefix("sqlite:///")
+        found["catalog.url"] = (f"sqlite:///{path}", str(file))
     return found
 
 

@@ -38,6 +38,17 @@ class Stamp:
 
 
 @dataclass(frozen=True)
+class Alert:
+    """The alert that answers a request, and the stamps that were asked for."""
+
+    alert_id: int | None
+    """None where the file has no ids of alerts."""
+    stamps: tuple[Stamp, ...]
+    time: float | None = None
+    """Days, as the survey's column has it; None: unknown."""
+
+
+@dataclass(frozen=True)
 class StampLimits:
     """How large a stamp may be before it is refused instead of held in memory."""
 

@@ -486,9 +486,31 @@ class Archive:
         files = self._look_at(hdfs_path)
         with self._lock:
             self._looked_at[hdfs_path] = (now, files)
-            while len(self._looked_at) > self._most_open:
-                self._looked_at.popitem(last=False)
+            self._forget_oldest_looks()
         return files
+
+    def _forget_oldest_looks(self) -> None:
+        while len(self._looked_at) > self._most_open:
+            self._looked_at.popitem(last=False)
+
+    def present(self, path: str) -> FileId:
+        """Return the present version of a file that was found before, by its absolute path.
+
+        Raises ArchiveFileNotFound, PathForbidden where it is not served, StorageUnavailable.
+        """
+        now = time.monotonic()
+        seen, files = self._looked_at.get(path, (-math.inf, ()))
+        if now - seen < self._recheck_seconds and len(files) == 1:
+            return files[0]
+        # Of a local file the path is the real one, which may not look to be below a root.
+        local = self.address.host is None
+        if not (self._is_inside(path) if local else self._is_below(path, self.roots)):
+            raise PathForbidden(f"{file_name(path)} is outside the folders that this service reads")
+        found = self._status(path).file_id
+        with self._lock:
+            self._looked_at[path] = (now, (found,))
+            self._forget_oldest_looks()
+        return found
 
     def forget(self, hdfs_path: str) -> None:
         """Look at a path anew when it is asked for next: what it named has changed."""

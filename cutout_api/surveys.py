@@ -48,6 +48,29 @@ def parse_ztf_name(value: object) -> str:
     return value.strip()
 
 
+# int() reads digits of base 26 as 0-9 and a-p; names count with a-z.
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_DIGITS = "0123456789abcdefghijklmnop"
+_TO_DIGITS = str.maketrans(_LETTERS, _DIGITS)
+
+
+def pack_ztf_name(name: KeyValue) -> int:
+    """Return a ZTF object name as a number below 2^40: its year, then its letters in base 26.
+
+    Raises ValueError for anything that is not spelled as one.
+    """
+    if not isinstance(name, str) or not _ZTF_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is not a ZTF object name")
+    return int(name[3:5]) * 26**7 + int(name[5:].translate(_TO_DIGITS), 26)
+
+
+def unpack_ztf_name(number: int) -> str:
+    """Return the name that ``pack_ztf_name`` made this number of."""
+    year, rest = divmod(number, 26**7)
+    letters = "".join(_LETTERS[rest // 26**place % 26] for place in range(6, -1, -1))
+    return f"ZTF{year:02d}{letters}"
+
+
 @dataclass(frozen=True)
 class Key:
     """A name that callers look alerts up by, and the columns that may hold it."""
@@ -57,6 +80,9 @@ class Key:
     parse: Callable[[object], KeyValue]
     description: str
     example: str
+    pack: Callable[[KeyValue], int] = int
+    """The value as an int64, for the catalog; raises ValueError for what is not one."""
+    unpack: Callable[[int], KeyValue] = int
 
 
 @dataclass(frozen=True)
@@ -97,6 +123,11 @@ class Survey:
     def keys(self) -> tuple[Key, Key]:
         return (self.object_key, self.alert_key)
 
+    @property
+    def time_name(self) -> str:
+        """The name of the time in answers: ``jd``, ``midpointMjdTai``."""
+        return self.time_columns[0].rpartition(".")[2]
+
     def stamp_column_names(self, kind: str) -> tuple[str, ...]:
         """Return the dotted names under which a file may hold the stamps of ``kind``."""
         return tuple(template.format(kind=kind) for template in self.stamp_columns)
@@ -117,6 +148,8 @@ ZTF = Survey(
         parse=parse_ztf_name,
         description="ZTF object name: ZTF, two digits, seven letters.",
         example="ZTF24abssjsb",
+        pack=pack_ztf_name,
+        unpack=unpack_ztf_name,
     ),
     time_columns=("candidate.jd", "jd"),
     # The alert packet ships fits.gz.

@@ -38,12 +38,13 @@ from .errors import (
     error_classes,
     shorten,
 )
-from .formatter import FORMATS, Layout, format_stamps
+from .formatter import FORMATS, Layout, format_epochs, format_stamps
 from .openapi import describe_service
-from .reader import Alert, Reader
+from .reader import Reader
 from .render import Rendering, render
 from .request import PUBLIC, CutoutRequest, describe_parameters, parse_request
 from .settings import Settings
+from .stamp import Alert
 from .surveys import SURVEYS
 
 log = logging.getLogger("cutout_api")
@@ -54,7 +55,14 @@ FITS_MEDIA_TYPES = ("application/fits", "image/fits")
 FOREVER = "public, max-age=31536000, immutable"
 BRIEFLY = "public, max-age=60"
 GZIP_FROM_BYTES = 500
-EXPOSED_HEADERS = ["Content-Disposition", "ETag", "Retry-After", "X-Cutout-Id", "X-Request-ID"]
+EXPOSED_HEADERS = [
+    "Content-Disposition",
+    "ETag",
+    "Retry-After",
+    "X-Cutout-Id",
+    "X-Cutout-Time",
+    "X-Request-ID",
+]
 PAGE_POLICY = {
     "default-src": "'none'",
     "script-src": "'self'",
@@ -123,8 +131,15 @@ def _add_cutouts(app: Flask, reader: Reader, most_pixels: int) -> None:
         asked = parse_request(_payload())
         g.format = asked.format
         g.sought = " ".join(f"{name}={value}" for name, value in asked.keys.items())
+        layout = Layout(
+            asked.survey, asked.dialect == PUBLIC, asked.rendering, most_pixels, asked.kinds
+        )
+        if asked.choice.every:
+            alerts = reader.read_epochs(asked)
+            with metrics.stage("format"):
+                body, media_type = format_epochs(alerts, asked.format, layout)
+            return _send(body, media_type, asked, None)
         alert = reader.read(asked)
-        layout = Layout(asked.survey, asked.dialect == PUBLIC, asked.rendering, most_pixels)
         with metrics.stage("format"):
             body, media_type = format_stamps(alert.stamps, asked.format, layout)
         return _send(body, media_type, asked, alert)
@@ -354,13 +369,16 @@ def _take_no_arguments() -> None:
         raise UnknownParameter(name, ())
 
 
-def _send(body: bytes, media_type: str, asked: CutoutRequest, alert: Alert) -> Response:
+def _send(body: bytes, media_type: str, asked: CutoutRequest, alert: Alert | None) -> Response:
+    """Return the answer; ``alert`` is the one it holds, None where it holds many."""
     chosen = FORMATS[asked.format]
     if asked.format == "FITS":
         media_type = _preferred_fits_type(media_type)
     headers = {}
-    if alert.alert_id is not None:
+    if alert is not None and alert.alert_id is not None:
         headers["X-Cutout-Id"] = str(alert.alert_id)
+    if alert is not None and alert.time is not None:
+        headers["X-Cutout-Time"] = repr(alert.time)
     if asked.format == "FITS":
         headers["Vary"] = "Accept"
     if chosen.suffix:
@@ -380,9 +398,9 @@ def _preferred_fits_type(default: str) -> str:
     return default
 
 
-def _file_stem(asked: CutoutRequest, alert: Alert) -> str:
+def _file_stem(asked: CutoutRequest, alert: Alert | None) -> str:
     """Return the id that users of each dialect expect in the file's name."""
-    known = asked.keys.get(asked.survey.file_key, alert.alert_id)
+    known = asked.keys.get(asked.survey.file_key, alert and alert.alert_id)
     stem = str(next(iter(asked.keys.values())) if known is None else known)
     return f"{stem}_{asked.kind}" if asked.dialect == PUBLIC else stem
 

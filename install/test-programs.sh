@@ -18,6 +18,8 @@ needed=(
     /usr/bin/ps procps
 )
 missing=()
+# Debian keeps each version's server in a folder of its own.
+compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
 for ((i = 0; i < ${#needed[@]}; i += 2)); do
     [ -e "${needed[i]}" ] || missing+=("${needed[i + 1]}")
 done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from cutout_api.settings import Archive, Settings
 
 from .archive import SampleArchive, make_archive
+from .postgres import PostgresServer, program_folder
 from .samples import REAL_DATA
 
 IN_CI = os.environ.get("CI") == "true"
@@ -38,3 +40,24 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def local_settings(sample_archive: SampleArchive) -> Settings:
     return Settings(archive=Archive(uri=f"file://{sample_archive.folder}"))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for the session; a test that stops it starts it again."""
+    if program_folder() is None:
+        sentence = "no PostgreSQL server: `make programs` installs it"
+        if IN_CI:
+            pytest.fail(sentence, pytrace=False)
+        pytest.skip(sentence)
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def catalog_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty catalog, on each kind of database in turn."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'catalog.sqlite'}"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.new_database()

@@ -20,7 +20,7 @@ function make(tag, properties = {}, ...children) {
 /** One field for the id in place of one for each: its name is the id that is chosen. */
 function joinKeys() {
   document.querySelector("#keys").replaceWith(document.querySelector("#one-key").content);
-  const which = form.querySelector("#which");
+  const which = form.querySelector("#key-name");
   const choose = () => {
     const { hint, example } = which.selectedOptions[0].dataset;
     Object.assign(form.elements.key, { name: which.value, placeholder: `e.g. ${example}` });
@@ -43,7 +43,7 @@ function readQuery() {
 
 function fill(query) {
   for (const [name, value] of query) {
-    const which = form.elements.which;
+    const which = form.elements["key-name"];
     if ([...which.options].some((option) => option.value === name)) {
       which.value = name;
       which.dispatchEvent(new Event("change"));
@@ -71,7 +71,7 @@ function writeCurl(address, file) {
 function fillExamples() {
   const values = {
     path: form.elements.hdfsPath.value.trim() || "PATH",
-    key: form.elements.which.value,
+    key: form.elements["key-name"].value,
     id: form.elements.key.value.trim() || "ID",
     kind: form.elements.kind.value,
   };
@@ -231,7 +231,7 @@ function showProblem(problem) {
 }
 
 function findInput(parameter) {
-  const which = form.elements.which;
+  const which = form.elements["key-name"];
   const isKey = [...which.options].some((option) => option.value === parameter);
   const input = isKey ? form.elements.key : form.elements[parameter];
   return input?.matches?.(":enabled") ? input : null;

@@ -202,7 +202,7 @@ class Browser:
     def fill(self, **values: str) -> None:
         """Put values into the form as a person does; ``output_format`` stands for its wire name."""
         for name, value in values.items():
-            element = self.find(f"#{name.replace('output_', 'output-')}")
+            element = self.find(f"#{name.replace('output_', 'output-').replace('key_', 'key-')}")
             if element.tag_name == "select":
                 element.find_element(By.XPATH, f".//option[normalize-space()='{value}']").click()
             else:

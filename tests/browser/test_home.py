@@ -65,7 +65,7 @@ def asked(browser: Browser) -> dict[str, str]:
         ({}, {}),
         ({"kind": "Template"}, {"kind": "Template"}),
         ({"kind": "All"}, {"kind": "All"}),
-        ({"which": "candid", "key": str(ZTF_OLD)}, {"candid": str(ZTF_OLD), "objectId": ""}),
+        ({"key_name": "candid", "key": str(ZTF_OLD)}, {"candid": str(ZTF_OLD), "objectId": ""}),
         ({"stretch": "asinh"}, {"stretch": "asinh"}),
         ({"colormap": "viridis"}, {"colormap": "viridis"}),
         ({"stretch": "linear", "pmin": "20"}, {"stretch": "linear", "pmin": "20"}),
@@ -101,7 +101,7 @@ def test_lsst_alerts_are_shown_by_either_id(
     browser: Browser, service: RunningService, which: str, key: int
 ) -> None:
     browser.open()
-    browser.fill(hdfsPath=LSST_FILE, which=which, key=str(key))
+    browser.fill(hdfsPath=LSST_FILE, key_name=which, key=str(key))
     browser.show()
 
     answer = service.get(
@@ -195,18 +195,20 @@ def test_drawing_is_asked_for_with_pictures_only(browser: Browser) -> None:
         "hdfsPath": ZTF_FILE,
         "objectId": ZTF_OBJECT,
         "kind": "Science",
+        "which": "latest",
+        "epochs": "one",
         "output-format": "array",
     }
 
 
 def test_every_parameter_has_a_labelled_control_with_its_description(browser: Browser) -> None:
     browser.open()
-    options = [option.get_attribute("value") for option in browser.find_all("#which option")]
+    options = [option.get_attribute("value") for option in browser.find_all("#key-name option")]
     for parameter in PARAMETERS.values():
         if parameter.name == "return_type":  # says the same as output-format
             assert not browser.find_all(f"[name='{parameter.name}']")
         elif parameter.name in options:
-            browser.fill(which=parameter.name)
+            browser.fill(key_name=parameter.name)
             assert browser.find("#key").get_attribute("name") == parameter.name
             assert browser.text("#hint-key") == parameter.description
         else:
@@ -234,12 +236,12 @@ def test_nothing_is_prefilled(browser: Browser) -> None:
 @pytest.mark.parametrize(
     ("controls", "at", "words"),
     [
-        ({"hdfsPath": ""}, "hdfsPath", "hdfsPath is missing"),
+        ({"date": "yesterday"}, "date", "must be a date"),
         ({"hdfsPath": "../etc/passwd"}, "hdfsPath", "must not contain '..'"),
         ({"hdfsPath": "nowhere.parquet"}, "hdfsPath", "nowhere.parquet"),
         ({"key": ""}, "key", "which alert?"),
         ({"key": "ZTF1"}, "key", "must be a ZTF object name"),
-        ({"which": "candid", "key": "12e3"}, "key", "must be a whole number"),
+        ({"key_name": "candid", "key": "12e3"}, "key", "must be a whole number"),
         ({"colormap": "virids"}, "colormap", "did you mean 'viridis'?"),
         ({"pmin": "101"}, "pmin", "must be a percentage"),
         ({"pmin": "60", "pmax": "40"}, "pmin", "pmin must be below pmax"),
@@ -279,7 +281,9 @@ def test_an_error_of_no_field_is_said_where_the_answer_would_be(browser: Browser
 
 def test_a_missing_stamp_is_said_at_the_kind(browser: Browser) -> None:
     browser.open()
-    browser.fill(hdfsPath=LSST_FILE, which="diaSourceId", key=str(LSST_SOURCE), kind="Difference")
+    browser.fill(
+        hdfsPath=LSST_FILE, key_name="diaSourceId", key=str(LSST_SOURCE), kind="Difference"
+    )
     browser.show()
     assert "Difference is null in the archive" in browser.text("#error-kind")
 
@@ -410,7 +414,7 @@ def test_the_page_is_used_by_keyboard_alone(browser: Browser) -> None:
     press(Keys.ENTER)
     tab_to("hdfsPath")
     press(ZTF_FILE)
-    tab_to("which")
+    tab_to("key-name")
     press("c")  # candid
     tab_to("key")
     press(str(ZTF_OLD))
@@ -440,7 +444,7 @@ def test_a_phone_does_not_scroll_sideways(browser: Browser, path: str, width: in
     if path == "/docs":
         browser.wait(lambda: browser.find_all(".opblock"), "no operations")
     if path == "/":
-        browser.fill(hdfsPath=LSST_FILE, which="diaSourceId", key=str(LSST_WIDE), kind="All")
+        browser.fill(hdfsPath=LSST_FILE, key_name="diaSourceId", key=str(LSST_WIDE), kind="All")
         for output_format in ("array", "FITS", "PNG"):
             browser.fill(output_format=output_format)
             browser.show()

@@ -645,7 +645,6 @@ GOOD = {"hdfsPath": FIRST, "objectId": "ZTF24aaaaaaa", "kind": "Science"}
 
 BAD_ARGUMENTS: list[tuple[Row, str, str | None]] = [
     ({"kind": None}, "missing_parameter", "kind"),
-    ({"hdfsPath": None}, "missing_parameter", "hdfsPath"),
     ({"objectId": None}, "missing_parameter", "objectId"),
     ({"kind": "Sciense"}, "invalid_parameter", "kind"),
     ({"kind": 1}, "invalid_parameter", "kind"),

@@ -30,6 +30,7 @@ def test_what_was_indexed_is_read_by_block(sample_archive: SampleArchive, tmp_pa
     environment = {
         "CUTOUT_API_ARCHIVE_URI": str(sample_archive.folder),
         "CUTOUT_API_INDEX_FOLDER": str(tmp_path),
+        "CUTOUT_API_CATALOG_URL": f"sqlite:///{tmp_path / 'catalog.sqlite'}",
         "CUTOUT_API_LIMITS_FOLDER_FILES": "1",
     }
     ended = run_index(environment, NIGHT, "--blocks")
@@ -65,6 +66,7 @@ def test_damaged_files_are_reported_and_left_out(
     environment = {
         "CUTOUT_API_ARCHIVE_URI": str(sample_archive.folder),
         "CUTOUT_API_INDEX_FOLDER": str(tmp_path),
+        "CUTOUT_API_CATALOG_URL": f"sqlite:///{tmp_path / 'catalog.sqlite'}",
     }
     ended = run_index(environment, "damaged", "ztf", "--blocks")
     assert ended.returncode == 1
@@ -83,6 +85,7 @@ def test_without_a_folder_to_keep_them_it_says_so(sample_archive: SampleArchive)
             "CUTOUT_API_CONFIG": os.devnull,
         },
         NIGHT,
+        "--blocks",
     )
     assert ended.returncode == 2
     assert "index.folder is not set" in ended.stderr

@@ -30,8 +30,13 @@ CURLS = [text for language, text in BLOCKS if language == "bash" and "curl" in t
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The demo archive, made and served by the commands that `make run` uses."""
     folder = tmp_path_factory.mktemp("readme") / "demo-archive"
-    subprocess.run([sys.executable, "-m", "cutout_api", "demo", folder], check=True)
-    with running_service({"CUTOUT_API_ARCHIVE_URI": str(folder)}) as service:
+    environment = {
+        "CUTOUT_API_ARCHIVE_URI": str(folder),
+        "CUTOUT_API_CATALOG_URL": f"sqlite:///{folder.parent / 'catalog.sqlite'}",
+    }
+    command = [sys.executable, "-m", "cutout_api", "demo", folder]
+    subprocess.run(command, check=True, env=os.environ | environment)
+    with running_service(environment) as service:
         yield service
 
 
@@ -73,9 +78,14 @@ def test_the_demo_prints_a_curl_that_works(service: Service, tmp_path: Path) -> 
         check=True,
         capture_output=True,
         text=True,
-        env=os.environ | {"CUTOUT_API_SERVER_PORT": str(service.port)},
+        env=os.environ
+        | {
+            "CUTOUT_API_SERVER_PORT": str(service.port),
+            "CUTOUT_API_CATALOG_URL": f"sqlite:///{tmp_path / 'catalog.sqlite'}",
+        },
     ).stdout
     commands = re.findall(r"^  (curl .+)$", printed, re.MULTILINE)
+    assert "hdfsPath" not in printed
     assert len(commands) == 2
     for command in commands:
         subprocess.run(["bash", "-ec", command], cwd=tmp_path, check=True, capture_output=True)

@@ -19,8 +19,11 @@ LAYERS = (
     ("epochs",),
     ("pages", "formatter"),
     ("request", "index"),
+    ("columns",),
+    ("catalog",),
+    ("lookup",),
     ("reader", "openapi", "demo"),
-    ("web",),
+    ("indexing", "web"),
     ("server",),
     ("cli",),
 )

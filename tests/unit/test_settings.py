@@ -25,7 +25,7 @@ def test_the_shipped_file_states_every_default_with_a_comment() -> None:
     defaults = Settings()
     assert shipped.server == defaults.server
     assert shipped.limits == defaults.limits
-    assert shipped.catalog == defaults.catalog
+    assert shipped.catalog.url == f"sqlite:///{ROOT / 'catalog.sqlite'}"
     assert shipped.archive.uri == str(ROOT / defaults.archive.uri)
     assert shipped.index.folder == str(ROOT / ".cache/index")
     for name, (declared, _) in setting_fields().items():
@@ -134,6 +134,8 @@ def test_the_older_services_template_with_empty_values_is_read(tmp_path: Path) -
         ("limits: {deadline_seconds: 0}", ["limits.deadline_seconds", "0.001 to 3600"]),
         ("limits: {body_bytes: -1}", ["limits.body_bytes", "at least"]),
         ("catalog: {url: 'mysql://x'}", ["catalog.url", "sqlite:/// or postgresql://"]),
+        ("catalog: {url: 'sqlite:///'}", ["catalog.url", "names no file"]),
+        ("catalog: {url: 'postgresql://h:port/d'}", ["catalog.url", "is no address"]),
         ("a: [", ["not YAML"]),
         (LEGACY + "server: {port: 1}", ["server.port", "twice"]),
         ("HDFSPORT: 8020", ["HDFSPORT", "HDFS"]),

@@ -1,0 +1,184 @@
+"""What the catalog keeps of a file's alerts: ids, time, band, brightness, position, sign.
+
+These few columns of some four hundred are read whole, a few kilobytes of a file of 100 MB.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from .epochs import Entry
+from .index import BINARY, INTEGERS, column_of, exact_integers, leaf_numbers, plain_values
+from .pages import parquet_errors, read_columns, read_footer
+from .storage import FileId, OpenFile
+from .surveys import SURVEYS, Key, KeyValue, Survey
+
+FLOATS = ("DOUBLE", "FLOAT")
+ANYTHING = (*INTEGERS, *BINARY, "BOOLEAN")
+
+AlertRow = tuple[
+    int | None,
+    int | None,
+    float | None,
+    str | None,
+    float | None,
+    float | None,
+    float | None,
+    bool | None,
+]
+"""Alert id, packed object id, time, band, brightness, ra, dec, sign; None: null or no number."""
+
+
+@dataclass(frozen=True)
+class AlertColumns:
+    """The alerts of one file as one survey names them: lists with one value for each row."""
+
+    survey: Survey
+    alert_ids: list[int | None]
+    object_ids: list[int | None]
+    """Packed, as ``survey.object_key.pack`` does; None too for what is not an object's name."""
+    times: list[float | None]
+    bands: list[str | None]
+    brightness: list[float | None]
+    ra: list[float | None]
+    dec: list[float | None]
+    signs: list[bool | None]
+
+    def __len__(self) -> int:
+        return len(self.alert_ids)
+
+    def rows(self) -> Iterator[AlertRow]:
+        """Yield the rows of the file in their order."""
+        return zip(
+            self.alert_ids,
+            self.object_ids,
+            self.times,
+            self.bands,
+            self.brightness,
+            self.ra,
+            self.dec,
+            self.signs,
+            strict=True,
+        )
+
+    def entries(self, file_id: FileId, object_id: KeyValue | None = None) -> Iterator[Entry]:
+        """Yield the alerts of the file, or those of one object."""
+        wanted = None if object_id is None else self.survey.object_key.pack(object_id)
+        for number, row in enumerate(self.rows()):
+            if wanted is None or row[1] == wanted:
+                yield make_entry(self.survey, file_id, number, row)
+
+
+def make_entry(survey: Survey, file_id: FileId, number: int, row: AlertRow) -> Entry:
+    alert_id, object_id, time, band, brightness, ra, dec, sign = row
+    return Entry(
+        file_id,
+        number,
+        alert_id,
+        None if object_id is None else survey.object_key.unpack(object_id),
+        math.nan if time is None else time,
+        band,
+        math.nan if brightness is None else brightness,
+        math.nan if ra is None else ra,
+        math.nan if dec is None else dec,
+        None if sign is None else bool(sign),
+    )
+
+
+def read_alert_columns(file: OpenFile) -> list[AlertColumns]:
+    """Read these columns for each survey whose ids the file has; none: an unknown schema.
+
+    Raises FileUnreadable, NotParquet.
+    """
+    footer = read_footer(file)
+    leaves = leaf_numbers(footer.metadata)
+
+    def named(columns: tuple[str, ...], types: tuple[str, ...]) -> str:
+        return column_of(footer.metadata, leaves, columns, types) or ""
+
+    def named_key(key: Key) -> str:
+        return named(key.columns, INTEGERS + BINARY)
+
+    names = {
+        survey.name: (
+            named_key(survey.alert_key),
+            named_key(survey.object_key),
+            named(survey.time_columns, FLOATS),
+            named(survey.band_columns, ANYTHING),
+            named(survey.brightness_columns, FLOATS),
+            named(survey.ra_columns, FLOATS),
+            named(survey.dec_columns, FLOATS),
+            named(survey.sign_columns, ANYTHING),
+        )
+        for survey in SURVEYS
+        if named_key(survey.alert_key) or named_key(survey.object_key)
+    }
+    wanted = sorted({name for found in names.values() for name in found if name})
+    arrays = dict(zip(wanted, read_columns(footer.window, footer.metadata, wanted), strict=True))
+    rows = footer.metadata.num_rows
+    with parquet_errors(file.id.path, None, "a column of the catalog"):
+        return [
+            _convert(survey, rows, [arrays.get(name) for name in names[survey.name]])
+            for survey in SURVEYS
+            if survey.name in names
+        ]
+
+
+def _convert(survey: Survey, rows: int, arrays: list[pa.Array | None]) -> AlertColumns:
+    alert, object_, time, band, brightness, ra, dec, sign = arrays
+    nothing: list[Any] = [None] * rows
+
+    def floats(values: pa.Array | None) -> list[float | None]:
+        return nothing if values is None else _floats(values)
+
+    return AlertColumns(
+        survey,
+        alert_ids=nothing if alert is None else exact_integers(alert).to_pylist(),
+        object_ids=nothing if object_ is None else _packed(object_, survey.object_key),
+        times=floats(time),
+        bands=nothing if band is None else _mapped(band, survey.bands.get),
+        brightness=floats(brightness),
+        ra=floats(ra),
+        dec=floats(dec),
+        signs=nothing if sign is None else _mapped(sign, survey.signs.get),
+    )
+
+
+def _floats(values: pa.Array) -> list[float | None]:
+    """Return float64, to which a float32 converts exactly; None for null, NaN and infinities."""
+    numbers = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    found: list[float | None] = numbers.tolist()
+    for place in np.flatnonzero(~np.isfinite(numbers)):
+        found[place] = None
+    return found
+
+
+def _packed(values: pa.Array, key: Key) -> list[int | None]:
+    if key.pack is int:
+        exact: list[int | None] = exact_integers(values).to_pylist()
+        return exact
+
+    def pack(name: Any) -> int | None:
+        try:
+            return key.pack(name)
+        except ValueError:
+            return None
+
+    return _mapped(values, pack)
+
+
+def _mapped(values: pa.Array, convert: Callable[..., Any]) -> list[Any]:
+    """Return what each value converts to; each different value is converted once."""
+    encoded = plain_values(values).dictionary_encode()
+    texts = (
+        value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        for value in encoded.dictionary.to_pylist()
+    )
+    meanings = [convert(value) for value in texts]
+    return [None if place is None else meanings[place] for place in encoded.indices.to_pylist()]

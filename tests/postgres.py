@@ -1,0 +1,125 @@
+"""A real PostgreSQL server on loopback, in a folder of its own, for as long as tests need it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import psycopg
+
+from .service import free_port
+
+PROGRAMS = Path("/usr/lib/postgresql")
+
+
+def program_folder() -> Path | None:
+    """Return where Debian keeps the newest server's programs, or where the path finds them."""
+    found = sorted(PROGRAMS.glob("*/bin/initdb"), key=lambda file: int(file.parts[-3]))
+    on_path = shutil.which("initdb")
+    return found[-1].parent if found else Path(on_path).parent if on_path else None
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGQUIT)
+
+
+class PostgresServer:
+    """One server; ``new_database`` gives each test an empty database of its own."""
+
+    def __init__(self) -> None:
+        programs = program_folder()
+        assert programs is not None
+        self._programs = programs
+        self.port = free_port()
+        self._folder = Path(tempfile.mkdtemp(prefix="cutout-postgres-"))
+        # The server refuses to run as root.
+        self._as_user = (
+            {"user": "postgres", "group": "postgres", "extra_groups": []}
+            if os.geteuid() == 0
+            else {}
+        )
+        if self._as_user:
+            shutil.chown(self._folder, "postgres", "postgres")
+        self._process: subprocess.Popen[bytes] | None = None
+        self._databases = 0
+
+    def __enter__(self) -> PostgresServer:
+        self._run("initdb", "-D", str(self._folder / "data"), "-U", "tests", "-A", "trust", "-N")
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def start(self) -> None:
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    self._programs / "postgres",
+                    *("-D", self._folder / "data", "-p", str(self.port)),
+                    *(
+                        "-c",
+                        "listen_addresses=127.0.0.1",
+                        "-c",
+                        f"unix_socket_directories={self._folder}",
+                    ),
+                    *("-c", "fsync=off"),
+                ],
+                cwd="/",
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=_die_with_parent,
+                **self._as_user,  # type: ignore[call-overload]
+            )
+        end = time.monotonic() + 30
+        while True:
+            try:
+                psycopg.connect(self.url("postgres"), connect_timeout=2).close()
+                return
+            except psycopg.OperationalError:
+                if time.monotonic() > end or self._process.poll() is not None:
+                    raise AssertionError((self._folder / "log").read_text()) from None
+                time.sleep(0.05)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)  # ends connections, and then itself
+            self._process.wait(30)
+            self._process = None
+
+    def new_database(self) -> str:
+        self._databases += 1
+        name = f"tests_{self._databases}"
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return self.url(name)
+
+    def run_file(self, url: str, file: Path, **values: object) -> None:
+        """Run a file of SQL as an operator does."""
+        given = [part for name, value in values.items() for part in ("-v", f"{name}={value}")]
+        with file.open("rb") as script:
+            subprocess.run(
+                [self._programs / "psql", "-q", "-v", "ON_ERROR_STOP=1", *given, "-f", "-", url],
+                stdin=script,
+                check=True,
+                capture_output=True,
+            )
+
+    def url(self, database: str) -> str:
+        return f"postgresql://tests@127.0.0.1:{self.port}/{database}"
+
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            [self._programs / program, *arguments],
+            cwd="/",
+            check=True,
+            capture_output=True,
+            **self._as_user,  # type: ignore[call-overload]
+        )

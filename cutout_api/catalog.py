@@ -27,7 +27,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
-from .columns import AlertColumns, make_entry
+from .alert_columns import AlertColumns, make_entry
 from .epochs import Entry, drop_repeats
 from .errors import CatalogUnavailable
 from .settings import Address

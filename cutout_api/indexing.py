@@ -31,7 +31,7 @@ from .catalog import (
     Catalog,
     CatalogStatus,
 )
-from .columns import AlertColumns, read_alert_columns
+from .alert_columns import AlertColumns, read_alert_columns
 from .errors import (
     ArchiveFileNotFound,
     CatalogUnavailable,

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 
 from .catalog import HOW_TO_FILL, Catalog
-from .columns import read_alert_columns
+from .alert_columns import read_alert_columns
 from .epochs import PLAIN, Choice, Entry, choose_epochs, drop_repeats
 from .errors import AlertNotFound, shorten
 from .request import CutoutRequest

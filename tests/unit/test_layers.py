@@ -19,7 +19,7 @@ LAYERS = (
     ("epochs",),
     ("pages", "formatter"),
     ("request", "index"),
-    ("columns",),
+    ("alert_columns",),
     ("catalog",),
     ("lookup",),
     ("reader", "openapi", "demo"),

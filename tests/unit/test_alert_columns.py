@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cutout_api import metrics
-from cutout_api.columns import AlertColumns, read_alert_columns
+from cutout_api.alert_columns import AlertColumns, read_alert_columns
 from cutout_api.errors import FileUnreadable
 from cutout_api.settings import Archive as ArchiveSettings
 from cutout_api.settings import Settings

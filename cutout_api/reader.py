@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -232,6 +232,57 @@ class Reader:
         return StampMissing(
             f"alert {location.epoch.alert_id} is there, but {why}{hint}", parameter="kind"
         )
+
+    # --- for the tables of alert data ---
+
+    def run(self, work: Callable[[], T]) -> T:
+        """Return what ``work`` returns, done as one of the concurrent reads, within its deadline.
+
+        Raises Saturated, DeadlineExceeded, and whatever the work raises.
+        """
+        return self._within_limits(work)
+
+    def opened(self, file_id: FileId) -> AbstractContextManager[OpenFile]:
+        """Lend this version of a file. Raises FileChanged where it is another by now."""
+        return self._opened(file_id)
+
+    def index_of(self, file: OpenFile) -> FileIndex:
+        return self._indexes.get(file)
+
+    def keep(self, index: FileIndex) -> None:
+        """Remember and store what an index has learnt."""
+        self._indexes.keep(index)
+
+    def unpack(self, kind: str, cell: bytes) -> Stamp:
+        """Return a stored stamp. Raises StoredDataError for what is none, or too large."""
+        return unpack(kind, cell, self._stamp_limits)
+
+    def together(self, calls: Sequence[Callable[[], T]], at_once: int = 4) -> list[T]:
+        """Return what each call returns, ``at_once`` of them at the same time."""
+        found: dict[int, T] = {}
+        todo = iter(list(enumerate(calls)))
+        lock = threading.Lock()
+
+        def work() -> None:
+            while True:
+                with lock:
+                    number, call = next(todo, (-1, None))
+                if call is None:
+                    return
+                try:
+                    found[number] = call()
+                except BaseException:
+                    with lock:
+                        for _ in todo:  # nobody waits for the others any more
+                            pass
+                    raise
+
+        helpers = [self._cells.submit(work) for _ in range(min(at_once, len(calls)) - 1)]
+        work()
+        for helper in helpers:
+            if not helper.cancel():  # one that has not begun has nothing left to do
+                helper.result()
+        return [found[number] for number in range(len(calls))]
 
 
 def _not_found(request: CutoutRequest, known: bool) -> AlertNotFound:

@@ -118,21 +118,19 @@ _COLORMAPS = frozenset(colormap_names())
 _STRETCHES = tuple(STRETCHES)
 _KINDS = (*KINDS, ALL)
 _FORMATS = tuple(FORMATS)
-_INT64_SCHEMA = {
+INT64_SCHEMA = {
     "oneOf": [
         {"type": "string", "pattern": "^-?[0-9]{1,19}$"},
         {"type": "integer", "format": "int64"},
     ]
 }
-_KEY_SCHEMAS: Mapping[str, Mapping[str, Any]] = {
+KEY_SCHEMAS: Mapping[str, Mapping[str, Any]] = {
     "objectId": {"type": "string", "pattern": "^ZTF[0-9]{2}[a-z]{7}$"}
 }
 _PERCENT_SCHEMA = {"type": "number", "minimum": 0, "maximum": 100}
 
 
-def _choice_parameter(
-    name: str, names: tuple[str, ...], description: str, **more: Any
-) -> Parameter:
+def choice_parameter(name: str, names: tuple[str, ...], description: str, **more: Any) -> Parameter:
     return Parameter(
         name,
         description,
@@ -159,33 +157,33 @@ _TABLE = (
             key.description,
             key.parse,
             example=key.example,
-            schema=_KEY_SCHEMAS.get(key.name, _INT64_SCHEMA),
+            schema=KEY_SCHEMAS.get(key.name, INT64_SCHEMA),
         )
         for survey in SURVEYS
         for key in survey.keys
     ),
-    _choice_parameter(
+    choice_parameter(
         "kind",
         _KINDS,
         "Which stamp; All is Science, Template, Difference, in that order.",
         example="Science",
         required=True,
     ),
-    _choice_parameter(
+    choice_parameter(
         "return_type",
         _FORMATS,
         "The format, as users of the internal service name it. Answers a list of 2-D lists.",
         example="array",
         default="array",
     ),
-    _choice_parameter(
+    choice_parameter(
         "output-format",
         _FORMATS,
         "The format, as users of the public service name it. Answers an object by column name.",
         example="PNG",
         default="PNG",
     ),
-    _choice_parameter(
+    choice_parameter(
         "stretch", _STRETCHES, "PNG: the stretch.", example="sigmoid", default="sigmoid"
     ),
     Parameter(
@@ -212,7 +210,7 @@ _TABLE = (
         example=99.5,
         schema=_PERCENT_SCHEMA,
     ),
-    _choice_parameter(
+    choice_parameter(
         "convolution_kernel",
         tuple(KERNELS),
         "PNG: smooth the stretched image.",
@@ -223,10 +221,12 @@ _TABLE = (
 PARAMETERS: Mapping[str, Parameter] = {parameter.name: parameter for parameter in _TABLE}
 
 
-def describe_parameters() -> list[dict[str, Any]]:
+def describe_parameters(
+    parameters: Mapping[str, Parameter] = PARAMETERS,
+) -> list[dict[str, Any]]:
     """Return what ``GET`` without arguments answers: one entry for each parameter."""
     entries = []
-    for parameter in PARAMETERS.values():
+    for parameter in parameters.values():
         entry: dict[str, Any] = {
             "name": parameter.name,
             "required": parameter.required,
@@ -248,10 +248,15 @@ def parse_request(payload: Mapping[str, Any]) -> CutoutRequest:
     A member that is null or empty counts as not given. Raises a BadRequest that names the
     parameter, what it takes, and the nearest right spelling.
     """
-    values = _parse_values(payload)
+    payload, kind_of_name = _split_alert_ids(payload)
+    values = parse_values(payload, PARAMETERS)
     survey, keys = _parse_keys(values)
     dialect, format_name = _parse_format(values)
-    kind = values.get("kind")
+    kind = values.get("kind", kind_of_name)
+    if kind_of_name not in (None, kind):
+        raise ConflictingParameters(
+            "kind", f"the alert's id names the {kind_of_name} stamp, kind is {kind}"
+        )
     if kind is None:
         raise MissingParameter("kind", f"kind is missing: give one of {', '.join(_KINDS)}")
     path = values.get("hdfsPath")
@@ -270,12 +275,34 @@ def parse_request(payload: Mapping[str, Any]) -> CutoutRequest:
     )
 
 
-def _parse_values(payload: Mapping[str, Any]) -> dict[str, Any]:
+_STAMP_NAME = re.compile(rf"(-?[0-9]+)_cutout({'|'.join(KINDS)})", re.ASCII | re.IGNORECASE)
+
+
+def _split_alert_ids(payload: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """Take an alert's id that is written as its saved file is named: ``<id>_cutoutScience``.
+
+    Returns the payload with the bare id, and the kind that stood behind it, if one did.
+    """
+    found, kind = dict(payload), None
+    for survey in SURVEYS:
+        name = survey.alert_key.name
+        value = found.get(name)
+        match = _STAMP_NAME.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match:
+            found[name], kind = match[1], choice(KINDS)(match[2])
+    return found, kind
+
+
+def parse_values(payload: Mapping[str, Any], parameters: Mapping[str, Parameter]) -> dict[str, Any]:
+    """Return the value of each parameter that was given; null and empty count as not given.
+
+    Raises UnknownParameter, and InvalidParameter that says what the parameter takes.
+    """
     values: dict[str, Any] = {}
     for name, value in payload.items():
-        parameter = PARAMETERS.get(name)
+        parameter = parameters.get(name)
         if parameter is None:
-            raise UnknownParameter(name, PARAMETERS)
+            raise UnknownParameter(name, parameters)
         if value is None or value == "":
             continue
         try:

@@ -80,10 +80,11 @@ def _type_of_numbers(pieces: Sequence[pa.Array]) -> pa.DataType:
     floats = [piece for piece in pieces if pa.types.is_floating(piece.type)]
     if len(floats) == len(pieces):
         return pa.float64()
-    if all(_is_whole(piece) for piece in floats) and all(_fits_int64(piece) for piece in pieces):
-        return pa.int64()
     integers = [piece for piece in pieces if pa.types.is_integer(piece.type)]
-    return pa.float64() if all(_is_exact(piece) for piece in integers) else pa.string()
+    if not all(_fits_int64(piece) for piece in integers):
+        return pa.string()
+    are_ids = not all(_is_exact(piece) for piece in integers)
+    return pa.int64() if are_ids or all(_is_whole(piece) for piece in floats) else pa.float64()
 
 
 def _numbers(values: pa.Array) -> np.ndarray:
@@ -98,12 +99,14 @@ def _fits_int64(values: pa.Array) -> bool:
 
 
 def _is_whole(values: pa.Array) -> bool:
-    """Tell whether floats, or those that are numbers, are whole and exact."""
+    """Tell whether those of some floats that are numbers are whole and exact."""
     numbers = _numbers(values)
-    numbers = numbers[~np.isnan(numbers)]
-    return bool(
-        (np.isfinite(numbers) & (numbers == np.trunc(numbers)) & (np.abs(numbers) < EXACT)).all()
-    )
+    return bool(_exact_integers(numbers[~np.isnan(numbers)]).all())
+
+
+def _exact_integers(numbers: np.ndarray) -> np.ndarray:
+    whole: np.ndarray = (numbers == np.trunc(numbers)) & (np.abs(numbers) < EXACT)
+    return whole
 
 
 def _is_exact(values: pa.Array) -> bool:
@@ -116,7 +119,9 @@ def convert(values: pa.Array, kind: pa.DataType) -> pa.Array:
     if values.type == kind:
         return values
     if pa.types.is_floating(values.type) and pa.types.is_integer(kind):
-        values = without_nan(values)
+        # An id that a file keeps as a float is no id any more.
+        numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
+        values = pa.array(numbers, pa.float64(), mask=~_exact_integers(numbers))
     try:
         return values.cast(kind)
     except pa.ArrowException:

@@ -108,8 +108,8 @@ class Tables:
         """
         return self._reader.run(lambda: self._read(asked))
 
-    def columns(self, view: View) -> dict[str, pa.DataType]:
-        """Return name and type of each column of a table, from a recent file; empty without one.
+    def columns(self, view: View) -> dict[str, Column]:
+        """Return the columns of a table by name, from a recent file; empty without one.
 
         Raises a CutoutError.
         """
@@ -177,7 +177,7 @@ class Tables:
                 f"these objects have {rows} rows; ask for fewer objects, at most {most} rows"
             )
 
-    def _known_columns(self, view: View) -> dict[str, pa.DataType]:
+    def _known_columns(self, view: View) -> dict[str, Column]:
         file_id = self._latest_file(view.survey)
         if file_id is None:
             return {}
@@ -186,12 +186,12 @@ class Tables:
                 schema = read_footer(file).metadata.schema.to_arrow_schema()
         except FileChanged as error:
             raise _being_rewritten(file_id) from error
-        columns = {name: column.type for name, column in columns_of(view, schema).items()}
+        columns = columns_of(view, schema)
         for derived in view.derived:
             if all(name in columns for name in derived.needs):
-                columns[derived.name] = derived.type
+                columns[derived.name] = Column("", derived.type, asked=False)
         if view.history is not None:
-            columns[view.history.tag] = pa.string()
+            columns[view.history.tag] = Column("", pa.string(), asked=True)
         return columns
 
     # --- reading plain columns ---
@@ -271,9 +271,14 @@ class Tables:
     def _empty(self, asked: TableRequest) -> pa.Table:
         """Return a table without rows, with the columns that it would have."""
         known = self._known_columns(asked.view)
-        names = _default_names(asked, known) if asked.columns is None else asked.columns
-        fields = [pa.field(name, known[name]) for name in names if name in known]
-        return pa.schema(fields).empty_table()
+        if asked.columns is not None:
+            names = [name for name in asked.columns if name in known]
+        else:
+            names = [name for name, column in known.items() if not column.asked]
+        history = asked.view.history
+        if asked.history and history is not None and history.tag in known:
+            names = [*(name for name in names if name != history.tag), history.tag]
+        return pa.schema([pa.field(name, known[name].type) for name in names]).empty_table()
 
     # --- reading stamps ---
 
@@ -366,13 +371,6 @@ def _newest_first(parts: Sequence[_Part]) -> tuple[list[Entry], Columns]:
         [entries[row] for row in order],
         {name: without_nan(values.take(taken)) for name, values in columns.items()},
     )
-
-
-def _default_names(asked: TableRequest, known: Mapping[str, object]) -> list[str]:
-    """Return what is shown unasked: of the known columns, all but the tag of a history."""
-    history = asked.view.history
-    tag = history.tag if history is not None and not asked.history else None
-    return [name for name in known if name != tag]
 
 
 def _shown(asked: TableRequest, columns: Columns, known: frozenset[str]) -> pa.Table:
@@ -532,7 +530,7 @@ def describe_columns(tables: Tables, surveys: Sequence[Survey]) -> list[dict[str
 
 def _describe_view(tables: Tables, route: str, view: View) -> Iterator[dict[str, str]]:
     columns = tables.columns(view)
-    types = {name: type_name(kind) for name, kind in columns.items()}
+    types = {name: type_name(column.type) for name, column in columns.items()}
     if types:
         types |= {view.stamp_name(kind): "array" for kind in KINDS}
     for name, kind in types.items():

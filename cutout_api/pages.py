@@ -883,7 +883,22 @@ def read_rows(
             raise ValueError("a column is shorter than its row group")
         # A column may come in several pieces, and each is made whole where it is taken from.
         table = table.take(pa.array(rows))
-        return [_leaf(table, column) for column in columns]
+        structs: dict[str, tuple[pa.DataType, list[pa.Array]]] = {}
+        return [_field(table, column, structs) for column in columns]
+
+
+def _field(
+    table: pa.Table, column: str, structs: dict[str, tuple[pa.DataType, list[pa.Array]]]
+) -> pa.Array:
+    """Return a column as ``_leaf`` does, taking each struct apart once; ``structs`` keeps it."""
+    head, _, name = column.rpartition(".")
+    if not head or column in table.column_names:
+        return _leaf(table, column)
+    if head not in structs:
+        values = _field(table, head, structs)
+        structs[head] = values.type, values.flatten()
+    kind, fields = structs[head]
+    return fields[kind.get_field_index(name)]
 
 
 def _leaves_below(metadata: pq.FileMetaData, columns: list[str]) -> list[int]:

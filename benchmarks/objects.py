@@ -1,6 +1,6 @@
 """An object with many epochs, answered in one pass, against one request per stamp of today's way.
 
-    python -m benchmarks.objects [--files 10] [--epochs 100] [--megabytes 100] [--hdfs]
+    python -m benchmarks.objects [--files 10] [--epochs 100] [--megabytes 100] [--hdfs] [--blocks]
 
 Today: for each epoch and kind a request to the minimal service of ``today``, in this process, its
 connection kept. Ours: one request to ``/api/v1/objects`` with ``withcutouts``. Both are asked
@@ -159,15 +159,19 @@ def place_of(paths: list[Path], *, hdfs: bool) -> Iterator[Place]:
         yield replace(here, uri=cluster.uri + HDFS_FOLDER, folder=HDFS_FOLDER)
 
 
-def measure(paths: list[Path], place: Place, epochs: int, rounds: int) -> dict[str, float]:
+def measure(
+    paths: list[Path], place: Place, epochs: int, rounds: int, *, blocks: bool
+) -> dict[str, float]:
     """Return medians in seconds: of today's requests in all, and of ours."""
-    index = paths[0].parent / "index"
+    index = paths[0].parent / ("index-blocks" if blocks else "index")
     settings = Settings(
         archive=Archive(uri=place.uri, user=place.user), index=Index(folder=str(index))
     )
-    app = create_app(settings)
-    archive = app.extensions["cutout_reader"].archive
-    ids = [archive.locate(place.path(path.name))[0] for path in paths]
+    apps = [create_app(settings)]
+    reader = apps[0].extensions["cutout_reader"]
+    ids = [reader.archive.locate(place.path(path.name))[0] for path in paths]
+    for path in paths if blocks else ():
+        assert all(error is None for _, error in reader.index(place.path(path.name), blocks=True))
     known = Known(paths, ids)
     assert len(known.entries) == epochs
     os.environ |= {"BENCH_URI": place.uri, "BENCH_USER": place.user, "BENCH_KEEP": "1"}
@@ -179,13 +183,16 @@ def measure(paths: list[Path], place: Place, epochs: int, rounds: int) -> dict[s
     found = {"today, a request per stamp": sum(times), "today, one stamp": statistics.median(times)}
 
     def client() -> FlaskClient:
-        return create_app(settings, known, lambda _: ids[0]).test_client()
+        apps.append(create_app(settings, known, lambda _: ids[0]))
+        return apps[-1].test_client()
 
     warm = client()
     time_ours([warm], epochs)  # what is learnt of the files is stored from here on
     found["ours, files not open yet"] = time_ours([client() for _ in range(rounds)], epochs)
     found["ours, again"] = time_ours([warm] * rounds, epochs)
     found["ours, four columns"] = time_ours([warm] * rounds, epochs, columns=COLUMNS)
+    for app in apps:
+        app.extensions["cutout_reader"].close()
     return found
 
 
@@ -196,11 +203,12 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--hdfs", action="store_true", help="on a cluster of this machine")
+    parser.add_argument("--blocks", action="store_true", help="after `cutout_api index --blocks`")
     asked = parser.parse_args()
     paths = write_epochs(CACHE / "objects", asked.files, asked.epochs, asked.megabytes)
     with ExitStack() as stack:
         place = stack.enter_context(place_of(paths, hdfs=asked.hdfs))
-        found = measure(paths, place, asked.epochs, asked.rounds)
+        found = measure(paths, place, asked.epochs, asked.rounds, blocks=asked.blocks)
         base = found["today, a request per stamp"]
         where = "HDFS" if asked.hdfs else "local disk"
         print(

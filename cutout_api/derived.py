@@ -28,7 +28,7 @@ class Derived:
 
 
 def to_numbers(values: pa.Array) -> NDArray[np.float64]:
-    """Return numbers as float64, NaN where they are null or no numbers."""
+    """Return numbers as float64, NaN where they are null, infinite or no numbers."""
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
     try:
@@ -36,7 +36,7 @@ def to_numbers(values: pa.Array) -> NDArray[np.float64]:
     except pa.ArrowException:
         cast = pa.nulls(len(values), pa.float64())
     found: NDArray[np.float64] = cast.to_numpy(zero_copy_only=False).astype(np.float64)
-    return found
+    return np.where(np.isfinite(found), found, np.nan)
 
 
 def to_texts(values: pa.Array) -> NDArray[Any]:

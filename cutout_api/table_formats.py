@@ -29,7 +29,9 @@ STAMP = pa.list_(pa.list_(pa.float32()))
 class Chunk:
     """Some rows: plain columns, and columns of images as arrays of shape (ny, nx)."""
 
+    rows: int
     data: pa.Table
+    """May be without columns, and then it does not know how many rows it has."""
     stamps: Mapping[str, Images] = field(default_factory=dict)
 
 
@@ -73,8 +75,6 @@ def write_json(_head: Head, chunks: Iterable[Chunk]) -> Iterator[bytes]:
     """Write a list of objects, one for each row; images are lists of rows of numbers."""
     before = b"["
     for chunk in chunks:
-        if not chunk.data.num_rows:
-            continue
         data = _with_texts(chunk.data)
         columns: dict[str, Sequence[Any]] = {
             name: plain_values(column)
@@ -85,6 +85,7 @@ def write_json(_head: Head, chunks: Iterable[Chunk]) -> Iterator[bytes]:
         }
         names = list(columns)
         rows = [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        rows = rows or [{}] * chunk.rows
         yield before + orjson.dumps(rows, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
         before = b","
     yield b"[]" if before == b"[" else b"]"
@@ -117,10 +118,9 @@ def write_parquet(head: Head, chunks: Iterable[Chunk]) -> Iterator[bytes]:
     sink = _Drain()
     with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), schema, compression="snappy") as writer:
         for chunk in chunks:
-            table = chunk.data
-            for name in head.stamps:
-                table = table.append_column(name, _image_lists(chunk.stamps[name]))
-            writer.write_table(table)
+            images = [_image_lists(chunk.stamps[name]) for name in head.stamps]
+            arrays = [*chunk.data.columns, *images]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
             yield sink.take()
     yield sink.take()
 

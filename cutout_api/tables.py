@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
@@ -22,6 +23,7 @@ from .epochs import Entry
 from .errors import (
     InvalidParameter,
     NotFound,
+    PathForbidden,
     StorageUnavailable,
     StoredDataError,
     TooManyRows,
@@ -133,7 +135,7 @@ class Tables:
             columns, order = add_history(asked.view.history, asked.view.time_name, columns)
             places = [None if row < 0 else entries[row] for row in order.tolist()]
             self._check_rows(len(places))
-        table = _shown(asked, columns, known)
+        table = _shown(asked, columns, known, len(places))
         if not parts:
             table = self._empty(asked)
         head = Head(
@@ -143,7 +145,7 @@ class Tables:
         )
         size = max(1, CHUNK_STAMPS // len(asked.kinds)) if asked.kinds else CHUNK_ROWS
         chunks = self._chunks(asked, table, places, size)
-        return Answer(head, table.num_rows, unknown, chunks, table.num_rows <= size)
+        return Answer(head, len(places), unknown, chunks, len(places) <= size)
 
     def _find(self, asked: TableRequest) -> list[Entry]:
         """Return the alerts asked for, newest first, each once."""
@@ -197,33 +199,27 @@ class Tables:
     # --- reading plain columns ---
 
     def _read_files(self, asked: TableRequest, entries: Sequence[Entry]) -> list[_Part]:
-        files = _by_file(entries)
-        calls = [
-            lambda group=group: self._with_file(
-                asked.view,
-                group,
-                lambda file, entries: _read_part(self._reader, asked, file, entries),
-            )
-            for group in files
-        ]
-        return [part for parts in self._reader.together(calls) for part in parts]
+        work = partial(_read_part, self._reader, asked)
+        return self._reader.together(
+            [partial(self._with_file, asked.view, group, work) for group in _by_file(entries)]
+        )
 
     def _with_file(
         self,
         view: View,
         entries: Sequence[Entry],
         work: Callable[[OpenFile, Sequence[Entry]], T],
-    ) -> list[T]:
+    ) -> T:
         """Return what ``work`` makes of entries of one file, found again where it was replaced."""
         file_id = entries[0].file
         try:
-            return [self._with_version(entries, work)]
+            return self._with_version(entries, work)
         except FileChanged:
             pass
         try:
             again = self._find_again(view, file_id, entries)
-            return [self._with_version(again, work)]
-        except (FileChanged, NotFound) as error:
+            return self._with_version(again, work)
+        except (FileChanged, NotFound, PathForbidden, InvalidParameter) as error:
             raise _being_rewritten(file_id) from error
 
     def _with_version(
@@ -239,7 +235,9 @@ class Tables:
     def _find_again(self, view: View, file_id: FileId, entries: Sequence[Entry]) -> Sequence[Entry]:
         """Return the entries as they are in the file that is at this path now."""
         self._reader.archive.forget(file_id.path)
-        (current,) = self._reader.archive.locate(file_id.path)
+        current, *others = self._reader.archive.locate(file_id.path)
+        if others:  # a folder now
+            raise FileChanged(file_id.path)
         with self._reader.opened(current) as file:
             index = self._reader.index_of(file)
         found = []
@@ -285,32 +283,30 @@ class Tables:
     def _chunks(
         self, asked: TableRequest, table: pa.Table, places: Sequence[Entry | None], size: int
     ) -> Iterator[Chunk]:
-        for start in range(0, table.num_rows, size):
+        for start in range(0, len(places), size):
             rows = table.slice(start, size)
-            if not asked.kinds:
-                yield Chunk(rows)
-                continue
             some = places[start : start + size]
-            yield Chunk(rows, self._reader.run(lambda some=some: self._stamps(asked, some)))  # type: ignore[misc]
+            if not asked.kinds:
+                yield Chunk(len(some), rows)
+                continue
+            yield Chunk(len(some), rows, self._reader.run(partial(self._stamps, asked, some)))
 
     def _stamps(self, asked: TableRequest, places: Sequence[Entry | None]) -> dict[str, Images]:
         """Return the images of some rows, by the name of their column."""
         entries = [entry for entry in places if entry is not None]
         images: dict[tuple[str, object], NDArray[np.generic]] = {}
         calls = [
-            lambda group=group, kind=kind: self._with_file(
+            partial(
+                self._with_file,
                 asked.view,
                 group,
-                lambda file, entries: _read_stamps(
-                    self._reader, asked.view.survey, kind, file, entries
-                ),
+                partial(_read_stamps, self._reader, asked.view.survey, kind),
             )
             for group in _by_file(entries)
             for kind in asked.kinds
         ]
         for found in self._reader.together(calls):
-            for some in found:
-                images |= some
+            images |= found
         return {
             asked.view.stamp_name(kind): [
                 None if entry is None else images.get((kind, _identity(entry))) for entry in places
@@ -373,7 +369,7 @@ def _newest_first(parts: Sequence[_Part]) -> tuple[list[Entry], Columns]:
     )
 
 
-def _shown(asked: TableRequest, columns: Columns, known: frozenset[str]) -> pa.Table:
+def _shown(asked: TableRequest, columns: Columns, known: frozenset[str], rows: int) -> pa.Table:
     """Return the columns asked for, in the order asked."""
     history = asked.view.history
     if asked.columns is None:
@@ -383,7 +379,6 @@ def _shown(asked: TableRequest, columns: Columns, known: frozenset[str]) -> pa.T
         names = [name for name in asked.columns if name in columns]
         if asked.history and history is not None and history.tag not in names:
             names.append(history.tag)
-    rows = len(next(iter(columns.values()))) if columns else 0
     # Asked for and known, but not to be worked out: its inputs are not there.
     missing = [name for name in asked.columns or () if name in known and name not in columns]
     fields = {name: columns[name] for name in names if name in columns}

@@ -205,7 +205,9 @@ def _send_table(asked: TableRequest, answer: Answer) -> Response:
         response.headers["Cache-Control"] = BRIEFLY
     if answer.unknown:
         names = ",".join(quote(name, safe=":()-") for name in answer.unknown)
-        response.headers["X-Unknown-Columns"] = names[:MAX_HEADER]
+        if len(names) > MAX_HEADER:
+            names = names[:MAX_HEADER].rpartition(",")[0] + ",..."
+        response.headers["X-Unknown-Columns"] = names
     if chosen.suffix:
         ids = asked.object_ids
         stem = str(ids[0]) if len(ids) == 1 else asked.view.survey.name + "_objects"

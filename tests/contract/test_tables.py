@@ -338,6 +338,18 @@ def test_a_stamp_that_cannot_be_used_is_null_and_the_rest_answers(
     assert all(row["b:cutoutTemplate_stampData"] for row in found.values())
 
 
+@pytest.mark.parametrize("form", ["json", "parquet"])
+def test_stamps_may_be_all_that_is_asked_for(
+    client: FlaskClient, epochs: EpochsArchive, form: str
+) -> None:
+    name = "b:cutoutScience_stampData"
+    query = {"objectId": FIRST, "columns": name, "withcutouts": 1, "cutout-kind": "Science"}
+    answer = client.post("/api/v1/objects", json=query | {"output-format": form})
+    frame = read(answer, form)
+    assert list(frame.columns) == [name]
+    assert len(frame) == len(epochs.alerts(FIRST))
+
+
 # --- LSST --------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 A leaf of a file's schema becomes a column by the first rule that names it or the struct it is
 in; ``candidate.jd`` is ``i:jd``, ``mulens.class_1`` is ``d:mulens_class_1``. Lists (the history of
-an alert) and maps are no columns. Source of the names: the public API of the Fink broker.
+an alert) are no columns. Source of the names: the public API of the Fink broker.
 """
 
 from __future__ import annotations
@@ -189,6 +189,22 @@ def columns_of(view: View, schema: pa.Schema) -> dict[str, Column]:
     for _, name, column in found:
         columns.setdefault(name, column)
     return columns
+
+
+def maps_of(view: View, schema: pa.Schema) -> dict[str, str]:
+    """Return the columns of a file that are maps by text, by what their keys' names begin with.
+
+    ``mangrove``, a map, has columns ``d:mangrove_<key>``: which, only its rows tell.
+    """
+    named = {rule.path for rule in view.rules}
+    return {
+        f"{view.rest}{field.name}_": field.name
+        for field in schema
+        if pa.types.is_map(field.type)
+        and pa.types.is_string(field.type.key_type)
+        and not (pa.types.is_nested(field.type.item_type) or _is_bytes(field.type.item_type))
+        and field.name not in named
+    }
 
 
 def leaves(schema: pa.Schema) -> Iterator[tuple[str, pa.DataType]]:

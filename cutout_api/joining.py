@@ -23,6 +23,14 @@ def join(parts: Sequence[Columns], rows: Sequence[int]) -> Columns:
     return {name: _stack([part.get(name) for part in parts], rows) for name in names}
 
 
+def take_map_apart(values: pa.Array) -> Columns:
+    """Return a column for each key of an array of maps, null in the rows that lack the key."""
+    rows = [dict(row) if row is not None else {} for row in values.to_pylist()]
+    names = dict.fromkeys(key for row in rows for key in row)
+    kind = values.type.item_type
+    return {name: pa.array([row.get(name) for row in rows], kind) for name in names}
+
+
 def _stack(pieces: Sequence[pa.Array | None], rows: Sequence[int]) -> pa.Array:
     there = [_plain(piece) for piece in pieces if piece is not None]
     kind = common_type(there)

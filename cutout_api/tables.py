@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from . import metrics
-from .columns import TABLES, Column, View, columns_of, describe, type_name
+from .columns import TABLES, Column, View, columns_of, describe, maps_of, type_name
 from .epochs import Entry
 from .errors import (
     InvalidParameter,
@@ -30,7 +30,7 @@ from .errors import (
     nearest,
 )
 from .history import add_history
-from .joining import Columns, join, without_nan
+from .joining import Columns, join, take_map_apart, without_nan
 from .pages import Footer, Window, read_footer, read_rows
 from .reader import Reader
 from .settings import Limits
@@ -406,14 +406,24 @@ def _read_part(
     paths = {name: column.path for name, column in chosen.items()}
     if asked.history and history is not None and history.column in schema.names:
         paths[history.column] = history.column
-    key = _key_path(asked.view.survey, columns, footer)
-    read = _read_paths(footer, entries, [*dict.fromkeys((*paths.values(), *key))])
+    maps = {
+        start: path
+        for start, path in maps_of(asked.view, schema).items()
+        if asked.columns is None or any(name.startswith(start) for name in asked.columns)
+    }
+    key = _key_path(asked.view.survey, footer)
+    wanted = dict.fromkeys((*paths.values(), *maps.values(), *key))
+    read = _read_paths(footer, entries, list(wanted))
     for path in key:
         _check_ids(file, read[path], entries)
-    known = set(columns) | {derived.name for derived in asked.view.derived}
+    found = {name: read[path] for name, path in paths.items()}
+    for start, path in maps.items():
+        for name, values in take_map_apart(read[path]).items():
+            found.setdefault(start + name, values)
+    known = {*columns, *found, *(derived.name for derived in asked.view.derived)}
     if history is not None:
         known.add(history.tag)
-    return _Part(entries, {name: read[path] for name, path in paths.items()}, frozenset(known))
+    return _Part(entries, found, frozenset(known))
 
 
 def _chosen(asked: TableRequest, columns: Mapping[str, Column]) -> dict[str, Column]:
@@ -430,7 +440,7 @@ def _chosen(asked: TableRequest, columns: Mapping[str, Column]) -> dict[str, Col
     return {name: column for name, column in columns.items() if name in wanted}
 
 
-def _key_path(survey: Survey, columns: Mapping[str, Column], footer: Footer) -> tuple[str, ...]:
+def _key_path(survey: Survey, footer: Footer) -> tuple[str, ...]:
     """Return the column of alert ids, as a tuple of one, or of none where the file has none."""
     there = {footer.metadata.schema.column(n).path for n in range(len(footer.metadata.schema))}
     return tuple(name for name in survey.alert_key.columns if name in there)[:1]

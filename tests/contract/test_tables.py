@@ -712,3 +712,17 @@ def test_real_lsst_sources_answer_as_pyarrow_reads_them(real: FlaskClient, real_
                 ), field
             else:
                 assert given == value, field
+
+
+def test_the_keys_of_a_map_are_columns(real: FlaskClient, real_data: Any) -> None:
+    """Older files of the broker keep as a map what later ones keep as a struct."""
+    table = pq.read_table(real_data / "ztf_spark_1.12_offsetindex.parquet")
+    alert = table.slice(0, 1).drop_columns(["prv_candidates"]).to_pylist()[0]
+    (whole,) = rows(real, objectId=alert["objectId"])
+    for key, value in alert["t2"]:
+        assert np.float32(whole[f"d:t2_{key}"]) == np.float32(value)
+    query = {"objectId": alert["objectId"], "columns": "d:mangrove_2MASS_name,d:mangrove_x"}
+    answer = real.post("/api/v1/objects", json=query)
+    expected = {"d:mangrove_2MASS_name": dict(alert["mangrove"])["2MASS_name"]}
+    assert answer.json == [expected]
+    assert answer.headers["X-Unknown-Columns"] == "d:mangrove_x"

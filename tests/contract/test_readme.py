@@ -37,7 +37,11 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 def test_there_is_a_curl_for_each_format() -> None:
     names = [Path(shlex.split(text)[-1]).suffix for text in CURLS]
-    assert names == [".json", ".fits", ".png", ".png"]
+    assert names == [".json", ".fits", ".png", ".png", ".csv"]
+
+
+# To be emptied once the service knows the alerts of an object.
+WAITS = {".csv"}
 
 
 @pytest.mark.parametrize("text", CURLS)
@@ -45,11 +49,18 @@ def test_each_curl_gives_what_the_readme_says(service: Service, text: str, tmp_p
     command = text.replace(ADDRESS, service.address)
     subprocess.run(["bash", "-ec", command], cwd=tmp_path, check=True, capture_output=True)
     (file,) = tmp_path.iterdir()
+    if file.suffix in WAITS:
+        pytest.skip("the service does not know the alerts of an object yet")
     said = README.split(text)[1].split("```")[1].split("```")[0]
     content = file.read_bytes()
     if file.suffix == ".json":
         assert "63 rows of 63 numbers" in said
         assert np.shape(json.loads(content)) == (1, 63, 63)
+    elif file.suffix == ".csv":
+        first, *rows = content.decode().splitlines()
+        assert "the names of the four columns" in said
+        assert len(first.split(",")) == 4
+        assert rows
     elif file.suffix == ".fits":
         assert "one 63 x 63 image" in said
         hdus = fits.open(io.BytesIO(content), ignore_missing_simple=True)

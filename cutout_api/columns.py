@@ -176,14 +176,15 @@ def columns_of(view: View, schema: pa.Schema) -> dict[str, Column]:
     """Return the columns that ``view`` makes of a file, by name, in the order of its rules."""
     found: list[tuple[int, str, Column]] = []
     for path, kind in leaves(schema):
-        for place, rule in enumerate((*view.rules, Rule(path, view.rest))):
-            name = rule.name(path)
-            if name is None:
-                continue
-            if rule.prefix is not None:
-                column = Column(path, kind, rule.asked)
-                found.append((place, rule.prefix + name.replace(".", "_"), column))
-            break
+        place, name, asked = len(view.rules), path, False
+        prefix: str | None = view.rest
+        for number, rule in enumerate(view.rules):
+            matched = rule.name(path)
+            if matched is not None:
+                place, prefix, name, asked = number, rule.prefix, matched, rule.asked
+                break
+        if prefix is not None:
+            found.append((place, prefix + name.replace(".", "_"), Column(path, kind, asked)))
     found.sort(key=lambda entry: entry[0])
     columns: dict[str, Column] = {}
     for _, name, column in found:

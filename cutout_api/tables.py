@@ -46,6 +46,8 @@ T = TypeVar("T")
 CHUNK_ROWS = 500
 CHUNK_STAMPS = 96
 """Of one chunk; read and held in memory at a time."""
+HISTORY_ROWS = 10
+"""What an alert counts for whose history is asked for too: all of it is in memory at once."""
 SECOND = 1 / 86400
 
 
@@ -63,6 +65,8 @@ class NothingKnown:
         return []
 
 
+ID_TYPES = ("INT32", "INT64", "BYTE_ARRAY")
+"""Of parquet: what the index of a file takes for ids too."""
 LatestFile = Callable[[Survey], FileId | None]
 """Returns a recent file of a survey, None where the archive has none."""
 
@@ -163,7 +167,7 @@ class Tables:
             # An alert that several files repeat is taken from the one written last.
             if other is None or _written(entry) > _written(other):
                 found[key] = entry
-        self._check_rows(len(found))
+        self._check_rows(len(found) * (HISTORY_ROWS if asked.history else 1))
         ordered = sorted(found.values(), key=_age)
         if asked.view.one_per_object:
             latest: dict[object, Entry] = {}
@@ -176,7 +180,8 @@ class Tables:
         most = self._limits.table_rows
         if rows > most:
             raise TooManyRows(
-                f"these objects have {rows} rows; ask for fewer objects, at most {most} rows"
+                f"these objects have {rows} rows, histories counted; "
+                f"ask for fewer objects, with at most {most} rows"
             )
 
     def _known_columns(self, view: View) -> dict[str, Column]:
@@ -442,7 +447,8 @@ def _chosen(asked: TableRequest, columns: Mapping[str, Column]) -> dict[str, Col
 
 def _key_path(survey: Survey, footer: Footer) -> tuple[str, ...]:
     """Return the column of alert ids, as a tuple of one, or of none where the file has none."""
-    there = {footer.metadata.schema.column(n).path for n in range(len(footer.metadata.schema))}
+    columns = (footer.metadata.schema.column(n) for n in range(len(footer.metadata.schema)))
+    there = {column.path for column in columns if column.physical_type in ID_TYPES}
     return tuple(name for name in survey.alert_key.columns if name in there)[:1]
 
 

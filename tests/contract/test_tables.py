@@ -460,6 +460,45 @@ def test_text_that_no_xml_may_hold_does_not_break_a_votable(
     assert table["d:cdsxmatch"][0] == "a<b>&\ufffd\u00e9\"'"
 
 
+STRANGE = {
+    "half": pa.array([0.5, None, float("nan")], pa.float16()),
+    "money": pa.array(["1.25", None, "3.00"]).cast(pa.decimal128(9, 2)),
+    "day": pa.array([1, None, 3], pa.date32()),
+    "moment": pa.array([1, None, 3], pa.timestamp("us", "UTC")),
+    "clock": pa.array([1, None, 3], pa.time64("us")),
+    "span": pa.array([1, None, 3], pa.duration("us")),
+    "word": pa.array(["a", None, 'b,"c"\n']).dictionary_encode(),
+    "large": pa.array(["a", None, "c"], pa.large_string()),
+    "unsigned": pa.array([2**64 - 1, None, 3], pa.uint64()),
+    "tiny": pa.array([-1, None, 3], pa.int8()),
+    "nothing": pa.nulls(3),
+    "raw": pa.array([b"\xff", None, b"c"]),
+    "list": pa.array([[1], None, [3]]),
+    "deep": pa.array([{"x": {"y": 1}}, None, {"x": None}]),
+    "i:odd name.": pa.array([1, None, 3]),
+}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_columns_of_any_type_are_answered(epochs: EpochsArchive, tmp_path: Any, form: str) -> None:
+    """A broker may add what it likes; and in another file of the object it may be missing."""
+    kept = pa.Table.from_pylist(epochs.rows[NEXT_NIGHT][:3], OLD_SCHEMA)
+    for name, values in STRANGE.items():
+        kept = kept.append_column(name, values)
+    pq.write_table(kept, tmp_path / "strange.parquet", row_group_size=2)
+    plain = pa.Table.from_pylist(epochs.rows[NEXT_NIGHT][3:], OLD_SCHEMA)
+    pq.write_table(plain.append_column("half", pa.array(["x"])), tmp_path / "plain.parquet")
+    client = serve(EpochsArchive(tmp_path))
+    answer = client.get(f"/api/v1/objects?objectId={FIRST}&output-format={form}")
+    assert answer.status_code == 200, answer.text
+    frame = read(answer, form)
+    assert len(frame) == 4
+    named = {f"d:{name}" for name in STRANGE} - {"d:raw", "d:list", "d:deep"} | {"d:deep_x_y"}
+    assert set(frame.columns) >= {name.replace(".", "_") for name in named}
+    if form == "csv":
+        assert str(2**64 - 1) in answer.text
+
+
 # --- sending -----------------------------------------------------------------------------------
 
 
@@ -609,6 +648,13 @@ def test_too_many_ids_and_too_many_rows_are_refused(epochs: EpochsArchive) -> No
     assert (answer.status_code, answer.json["code"]) == (400, "too_many_rows")
     assert "5" in answer.json["detail"]
     assert len(rows(client, objectId=THIRD)) == 1
+
+
+def test_alerts_whose_histories_are_asked_for_count_for_more(epochs: EpochsArchive) -> None:
+    client = serve(epochs, table_rows=50)
+    assert client.get(f"/api/v1/objects?objectId={FIRST}").status_code == 200
+    answer = client.get(f"/api/v1/objects?objectId={FIRST}&withupperlim=1")
+    assert (answer.status_code, answer.json["code"]) == (400, "too_many_rows")
 
 
 @pytest.mark.parametrize("word", ["True", "true", "1", True, 1, "TRUE"])

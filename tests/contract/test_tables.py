@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 from astropy.io import votable
 from flask.testing import FlaskClient
 
-from cutout_api import metrics
+from cutout_api import metrics, tables
 from cutout_api.pages import TAIL_BYTES
 from cutout_api.settings import Archive, Limits, Settings
 from cutout_api.table_request import TABLE_PARAMETERS
@@ -156,6 +157,22 @@ def test_an_alert_that_two_files_repeat_is_one_row(epochs: EpochsArchive, tmp_pa
     )
     found = rows(serve(archive), objectId=FIRST, columns="i:candid")
     assert len(found) == len(epochs.alerts(FIRST))
+
+
+def test_of_an_alert_that_two_files_have_the_one_written_last_answers(
+    epochs: EpochsArchive, tmp_path: Any
+) -> None:
+    archive = copy_of(epochs, tmp_path / "archive")
+    old = archive.folder / NEXT_NIGHT
+    os.utime(old, ns=(0, 10**18))
+    kept = [row | {"publisher": "anew"} for row in epochs.rows[NEXT_NIGHT]]
+    for name in ("archive/a.parquet", "archive/z.parquet"):
+        write(archive.folder / name, kept, pq.read_schema(old))
+        found = rows(serve(archive), objectId=FIRST, columns="i:candid,i:publisher")
+        candids = {row["candid"] for row in kept}
+        given = {row["i:publisher"] for row in found if row["i:candid"] in candids}
+        assert given == {"anew"}
+        (archive.folder / name).unlink()
 
 
 # --- columns -----------------------------------------------------------------------------------
@@ -551,6 +568,29 @@ def test_rows_of_a_file_written_anew_are_found_again(epochs: EpochsArchive, tmp_
     schema = pq.read_schema(path)
     write(path, archive.rows[NEXT_NIGHT][::-1], schema, row_group_size=3)
     assert rows(client, objectId=FIRST, withcutouts=True) == before
+
+
+def test_a_file_rewritten_in_place_while_it_is_read_is_read_again(
+    epochs: EpochsArchive, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = copy_of(epochs, tmp_path / "archive")
+    client = serve(archive)
+    path = archive.folder / NEXT_NIGHT
+    schema = pq.read_schema(path)
+    kept = [row | {"publisher": "anew"} for row in archive.rows[NEXT_NIGHT]]
+    write(tmp_path / "anew.parquet", kept, schema)
+    original = tables.read_rows
+
+    def read_then_rewrite(footer: Any, *more: Any) -> Any:
+        found = original(footer, *more)
+        if footer.window.id.path == str(path):
+            path.write_bytes((tmp_path / "anew.parquet").read_bytes())
+            monkeypatch.setattr(tables, "read_rows", original)
+        return found
+
+    monkeypatch.setattr(tables, "read_rows", read_then_rewrite)
+    found = rows(client, objectId=FIRST, columns="i:publisher")
+    assert [row["i:publisher"] for row in found].count("anew") == len(kept)
 
 
 def test_rows_that_hold_other_alerts_than_the_catalogue_says_are_found_again(

@@ -66,6 +66,8 @@ class View:
     rules: tuple[Rule, ...]
     rest: str
     """Prefix of what no rule names: fields that the broker added."""
+    least: tuple[tuple[str, pa.DataType], ...]
+    """What a table without rows shows where no file says what it would have."""
     time_name: str
     one_per_object: bool = False
     """Only the latest alert of each object, for the summary of the object that it carries."""
@@ -99,6 +101,7 @@ ZTF_ALERTS = View(
     survey=ZTF,
     rules=(*_PACKET, Rule("candidate.", "i:"), *_STAMPS, *_STAMP_FIELDS),
     rest="d:",
+    least=(("i:objectId", pa.string()), ("i:candid", pa.int64()), ("i:jd", pa.float64())),
     time_name="i:jd",
     history=History(
         column="prv_candidates",
@@ -127,6 +130,7 @@ LSST_SOURCES = View(
         *_STAMPS,
     ),
     rest="f:",
+    least=(("r:diaObjectId", pa.int64()), ("r:diaSourceId", pa.int64())),
     time_name="r:midpointMjdTai",
     described=(
         ("r:diaObject_", "lsst_object"),
@@ -147,6 +151,7 @@ LSST_OBJECTS = View(
         *_STAMPS,
     ),
     rest="f:",
+    least=(("r:diaObjectId", pa.int64()),),
     time_name="r:validityStartMjdTai",
     one_per_object=True,
     described=(

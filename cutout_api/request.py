@@ -102,7 +102,7 @@ def parse_percent(value: Any) -> float:
     """Return a number of percent, 0 to 100."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError("must be a number")
-    if isinstance(value, str) and not _DECIMAL.fullmatch(value.strip()):
+    if isinstance(value, str) and not DECIMAL.fullmatch(value.strip()):
         raise ValueError("must be a number")
     try:
         number = float(value)
@@ -113,7 +113,7 @@ def parse_percent(value: Any) -> float:
     return number
 
 
-_DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _COLORMAPS = frozenset(colormap_names())
 _STRETCHES = tuple(STRETCHES)
 _KINDS = (*KINDS, ALL)

@@ -14,6 +14,7 @@ from .columns import TABLES, View
 from .errors import ConflictingParameters, InvalidParameter, MissingParameter
 from .request import (
     ALL,
+    DECIMAL,
     INT64_SCHEMA,
     KEY_SCHEMAS,
     Parameter,
@@ -84,9 +85,11 @@ def parse_mjd(value: Any) -> float:
     """Return a Modified Julian Date."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError("must be a number")
+    if isinstance(value, str) and not DECIMAL.fullmatch(value.strip()):
+        raise ValueError("must be a number")
     try:
         number = float(value)
-    except (ValueError, OverflowError):
+    except OverflowError:
         raise ValueError("must be a number") from None
     if not math.isfinite(number):
         raise ValueError("must be a finite number")

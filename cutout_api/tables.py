@@ -274,6 +274,9 @@ class Tables:
     def _empty(self, asked: TableRequest) -> pa.Table:
         """Return a table without rows, with the columns that it would have."""
         known = self._known_columns(asked.view)
+        if not known:
+            known = {name: Column("", kind, asked=False) for name, kind in asked.view.least}
+            known |= {name: Column("", pa.string(), asked=True) for name in asked.columns or ()}
         if asked.columns is not None:
             names = [name for name in asked.columns if name in known]
         else:
@@ -426,7 +429,7 @@ def _read_part(
         for name, values in take_map_apart(read[path]).items():
             found.setdefault(start + name, values)
     known = {*columns, *found, *(derived.name for derived in asked.view.derived)}
-    if history is not None:
+    if asked.history and history is not None:
         known.add(history.tag)
     return _Part(entries, found, frozenset(known))
 

@@ -439,6 +439,28 @@ def test_an_unknown_object_is_a_table_without_rows(
         assert list(frame.columns) == ["i:jd", "i:candid"]
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_an_archive_without_the_survey_gives_a_table_with_a_head(tmp_path: Any, form: str) -> None:
+    settings = Settings(archive=Archive(uri=f"file://{tmp_path}"))
+    client = create_app(settings).test_client()
+    for query, names in (
+        (f"objectId={UNKNOWN}", ["i:objectId", "i:candid", "i:jd"]),
+        (f"objectId={UNKNOWN}&columns=i:jd,i:magpsf", ["i:jd", "i:magpsf"]),
+        ("diaObjectId=7", ["r:diaObjectId"]),
+    ):
+        answer = client.get(f"/api/v1/objects?{query}&output-format={form}")
+        assert answer.status_code == 200
+        frame = read(answer, form)
+        assert len(frame) == 0
+        assert form == "json" or list(frame.columns) == names
+
+
+def test_the_tag_is_a_column_only_beside_a_history(client: FlaskClient) -> None:
+    answer = client.get(f"/api/v1/objects?objectId={FIRST}&columns=i:jd,d:tag")
+    assert list(answer.json[0]) == ["i:jd"]
+    assert answer.headers["X-Unknown-Columns"] == "d:tag"
+
+
 def test_nan_and_what_is_not_there_are_null_in_every_format(client: FlaskClient) -> None:
     payload = {"objectId": SECOND, "columns": "i:candid,d:lc_features_g_skew,d:lc_features_g_mean"}
     found = rows(client, **payload)
@@ -667,6 +689,7 @@ BAD = [
     ("sources", {"diaObjectId": str(2**63)}, "invalid_parameter", "diaObjectId"),
     ("sources", {"diaObjectId": 1, "midpointMjdTai": "now"}, "invalid_parameter", "midpointMjdTai"),
     ("sources", {"diaObjectId": 1, "midpointMjdTai": "nan"}, "invalid_parameter", "midpointMjdTai"),
+    ("sources", {"diaObjectId": 1, "midpointMjdTai": "6_0"}, "invalid_parameter", "midpointMjdTai"),
     ("sources", {"objectId": FIRST}, "unknown_parameter", "objectId"),
 ]  # fmt: skip
 

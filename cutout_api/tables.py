@@ -193,7 +193,7 @@ class Tables:
                 schema = read_footer(file).metadata.schema.to_arrow_schema()
         except FileChanged as error:
             raise _being_rewritten(file_id) from error
-        columns = columns_of(view, schema)
+        columns = dict(columns_of(view, schema))
         for derived in view.derived:
             if all(name in columns for name in derived.needs):
                 columns[derived.name] = Column("", derived.type, asked=False)
@@ -471,6 +471,8 @@ def _read_paths(footer: Footer, entries: Sequence[Entry], paths: list[str]) -> d
         arrays = read_rows(footer, group, rows[mine] - first_rows[group], paths)
         for path, values in zip(paths, arrays, strict=True):
             pieces[path].append(values)
+    if len(places) == 1:
+        return {path: values[0] for path, values in pieces.items()}
     back = pa.array(np.argsort(np.concatenate(places)))
     return {path: pa.concat_arrays(values).take(back) for path, values in pieces.items()}
 

@@ -26,8 +26,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import sqlalchemy as sa
 
-from cutout_api.catalog import Catalog, database_url
 from cutout_api.alert_columns import AlertColumns, read_alert_columns
+from cutout_api.catalog import Catalog, database_url
 from cutout_api.settings import Archive as ArchiveSettings
 from cutout_api.settings import Catalog as CatalogSettings
 from cutout_api.settings import Settings, parse_address

@@ -253,6 +253,26 @@ class Catalog:
         empty: list[FileRecord] = []
         return self._read(lambda it: [_record(row) for row in it.execute(query)], empty)
 
+    def latest_file(self, survey: Survey) -> FileId | None:
+        """Return the file written last that holds alerts of a survey, None where there is none."""
+        query = (
+            sa.select(FILES)
+            .where(
+                FILES.c.archive == self._archive,
+                FILES.c.survey == survey.name,
+                FILES.c.state == OK,
+                FILES.c.rows > 0,
+            )
+            .order_by(FILES.c.modified.desc(), FILES.c.path.desc())
+            .limit(1)
+        )
+
+        def read(connection: Connection) -> FileId | None:
+            row = connection.execute(query).first()
+            return None if row is None else _record(row).id
+
+        return self._read(read, None)
+
     # --- writing
 
     def prepare(self) -> None:

@@ -12,6 +12,7 @@ where, and the remedy.
         MalformedBody             malformed_body
         MalformedHttp             malformed_http
         NotParquet                not_parquet
+        TooManyRows               too_many_rows
       PathForbidden 403           path_forbidden
       NotFound 404
         RouteNotFound             route_not_found
@@ -152,6 +153,12 @@ class NotParquet(BadRequest):
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail, parameter="hdfsPath")
+
+
+class TooManyRows(BadRequest):
+    """The objects asked for have more rows than ``limits.table_rows``."""
+
+    code, title = "too_many_rows", "The answer would be too large"
 
 
 class PathForbidden(CutoutError):

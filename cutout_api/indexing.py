@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+from .alert_columns import AlertColumns, read_alert_columns
 from .catalog import (
     DAMAGED,
     GONE,
@@ -31,7 +32,6 @@ from .catalog import (
     Catalog,
     CatalogStatus,
 )
-from .alert_columns import AlertColumns, read_alert_columns
 from .errors import (
     ArchiveFileNotFound,
     CatalogUnavailable,

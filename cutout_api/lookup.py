@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 
-from .catalog import HOW_TO_FILL, Catalog
 from .alert_columns import read_alert_columns
+from .catalog import HOW_TO_FILL, Catalog
 from .epochs import PLAIN, Choice, Entry, choose_epochs, drop_repeats
 from .errors import AlertNotFound, shorten
 from .request import CutoutRequest

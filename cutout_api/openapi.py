@@ -9,6 +9,8 @@ from . import __version__
 from .errors import CutoutError, error_classes
 from .request import PARAMETERS, Parameter
 from .surveys import SURVEYS
+from .table_formats import TABLE_FORMATS
+from .table_request import SCHEMA_PARAMETERS, TABLE_PARAMETERS
 
 PROBLEM_SCHEMA = {
     "type": "object",
@@ -59,6 +61,36 @@ _ARRAYS = {
     ]
 }
 _BINARY: dict[str, Any] = {}
+_ROWS = {
+    "type": "array",
+    "description": "Rows by name of column, newest first. Integers are exact: ids exceed 2^53",
+    "items": {"type": "object", "propertyNames": {"pattern": "^[irdfvb]:"}},
+}
+_COLUMN = {
+    "type": "object",
+    "required": ["type", "unit", "description"],
+    "properties": {
+        name: {"type": "string"}
+        for name in ("survey", "table", "name", "type", "unit", "description")
+    },
+}
+_COLUMNS = {
+    "type": "object",
+    "required": ["columns"],
+    "properties": {"columns": {"type": "array", "items": _COLUMN}},
+}
+_BY_NAME = {
+    "type": "object",
+    "description": "By survey, table and name",
+    "additionalProperties": {
+        "type": "object",
+        "additionalProperties": {"type": "object", "additionalProperties": _COLUMN},
+    },
+}
+_SUMMARIES = {
+    "objects": "The alerts of ZTF objects, or the summaries of LSST objects",
+    "sources": "The sources of LSST objects",
+}
 
 
 @cache
@@ -97,6 +129,9 @@ def describe_service() -> dict[str, Any]:
                     "responses": _responses(_ARRAYS),
                 },
             },
+            **{f"/api/v1/{route}": _table(route) for route in TABLE_PARAMETERS},
+            "/api/v1/schema": {"get": _columns("getSchema", _BY_NAME)},
+            "/api/v1/columns": {"get": _columns("getColumns", _COLUMNS)},
             "/healthz": {"get": _plain("getHealth", "The process answers", "application/json")},
             "/readyz": {
                 "get": _plain("getReadiness", "The archive answers", "application/json", (503, 504))
@@ -104,6 +139,76 @@ def describe_service() -> dict[str, Any]:
             "/metrics": {"get": _plain("getMetrics", "Prometheus metrics", "text/plain")},
         },
         "components": {"schemas": {"Problem": PROBLEM_SCHEMA}},
+    }
+
+
+def _table(route: str) -> dict[str, Any]:
+    parameters = TABLE_PARAMETERS[route].values()
+    ids = [parameter.name for parameter in parameters if "Id" in parameter.name]
+    body = {
+        "type": "object",
+        "properties": {
+            parameter.name: {**_schema(parameter), "description": parameter.description}
+            for parameter in parameters
+        },
+        "additionalProperties": False,
+        "oneOf": [{"required": [name]} for name in ids],
+    }
+    example = {ids[0]: TABLE_PARAMETERS[route][ids[0]].example, "output-format": "json"}
+    common = {"tags": ["tables"], "summary": _SUMMARIES[route]}
+    name = route.title()
+    return {
+        "get": {
+            "operationId": f"get{name}",
+            **common,
+            "description": "Without any argument: what the arguments are.",
+            "parameters": [_query(parameter) for parameter in parameters],
+            "responses": _table_responses({"oneOf": [_ARGS, _ROWS]}),
+        },
+        "post": {
+            "operationId": f"post{name}",
+            **common,
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "application/json": {"schema": body, "example": example},
+                    "application/x-www-form-urlencoded": {"schema": body},
+                },
+            },
+            "responses": _table_responses(_ROWS),
+        },
+    }
+
+
+def _table_responses(json_schema: dict[str, Any]) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        chosen.media_type: {"schema": _BINARY} for chosen in TABLE_FORMATS.values()
+    }
+    content["application/json"] = {"schema": json_schema}
+    headers = {
+        "X-Unknown-Columns": {
+            "description": "The names in columns that do not exist",
+            "schema": {"type": "string"},
+        }
+    }
+    rows = {"description": "The rows", "headers": headers, "content": content}
+    return {"200": rows, "304": _NOT_MODIFIED, **_problems()}
+
+
+def _columns(operation: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "operationId": operation,
+        "tags": ["tables"],
+        "summary": "Every column of the tables: type, unit and what it is",
+        "parameters": [_query(parameter) for parameter in SCHEMA_PARAMETERS.values()],
+        "responses": {
+            "200": {
+                "description": "The columns",
+                "content": {"application/json": {"schema": schema}},
+            },
+            "304": _NOT_MODIFIED,
+            **_problems(),
+        },
     }
 
 
@@ -179,10 +284,17 @@ def _responses(array_schema: dict[str, Any]) -> dict[str, Any]:
                 "image/png": {"schema": _BINARY},
             },
         },
-        "304": {"description": "The copy that If-None-Match names is still right"},
+        "304": _NOT_MODIFIED,
     }
+    return found | _problems()
+
+
+_NOT_MODIFIED = {"description": "The copy that If-None-Match names is still right"}
+
+
+def _problems() -> dict[str, Any]:
     statuses = {cls.status for cls in error_classes()} - {405, 414}
-    return found | {str(status): _problem(status) for status in sorted(statuses)}
+    return {str(status): _problem(status) for status in sorted(statuses)}
 
 
 def _problem(status: int) -> dict[str, Any]:

@@ -836,3 +836,94 @@ def _varint(value: int) -> bytes:
         value >>= 7
     found.append(value)
     return bytes(found)
+
+
+# --- some rows of many columns -----------------------------------------------------------------
+
+GAP_BYTES = 65_536
+"""What is skipped between two chunks costs less to read than another read."""
+
+
+class Ranges:
+    """A file of which some ranges are at hand already; reads outside them go to the file."""
+
+    def __init__(self, file: OpenFile | Window, ranges: list[tuple[int, int]]) -> None:
+        self.size = file.size
+        self._file = file
+        self._parts = [(start, file.read_at(end - start, start)) for start, end in ranges]
+
+    def read_at(self, length: int, offset: int) -> bytes:
+        length = min(length, self.size - offset)
+        for start, data in self._parts:
+            if start <= offset and offset + length <= start + len(data):
+                return data[offset - start : offset - start + length]
+        return self._file.read_at(length, offset)
+
+
+def read_rows(
+    footer: Footer, row_group: int, rows: NDArray[np.int64], columns: list[str]
+) -> list[pa.Array]:
+    """Return ``rows`` of a row group, counted within it, of each column, in that order.
+
+    A column is the dotted name of a leaf outside lists, or a whole top-level column. Its chunks
+    are read in as few reads as they lie apart. Raises FileUnreadable for damaged pages.
+    """
+    window = footer.window
+    leaves = _leaves_below(footer.metadata, columns)
+    ranges = _merged_ranges(footer.metadata.row_group(row_group), leaves)
+    source = Source(Ranges(window, ranges))
+    with parquet_errors(window.id.path, source, "a page"):
+        reader = pq.ParquetFile(
+            pa.PythonFile(source, mode="r"),
+            metadata=footer.metadata,
+            page_checksum_verification=True,
+        )
+        table = reader.read_row_group(row_group, columns=columns, use_threads=False)
+        if table.num_rows != footer.metadata.row_group(row_group).num_rows:
+            raise ValueError("a column is shorter than its row group")
+        # A column may come in several pieces, and each is made whole where it is taken from.
+        table = table.take(pa.array(rows))
+        structs: dict[str, tuple[pa.DataType, list[pa.Array]]] = {}
+        return [_field(table, column, structs) for column in columns]
+
+
+def _field(
+    table: pa.Table, column: str, structs: dict[str, tuple[pa.DataType, list[pa.Array]]]
+) -> pa.Array:
+    """Return a column as ``_leaf`` does, taking each struct apart once; ``structs`` keeps it."""
+    head, _, name = column.rpartition(".")
+    if not head or column in table.column_names:
+        return _leaf(table, column)
+    if head not in structs:
+        values = _field(table, head, structs)
+        structs[head] = values.type, values.flatten()
+    kind, fields = structs[head]
+    return fields[kind.get_field_index(name)]
+
+
+def _leaves_below(metadata: pq.FileMetaData, columns: list[str]) -> list[int]:
+    """Return the places of the leaf columns that stand for ``columns``."""
+    wanted = set(columns)
+    paths = (metadata.schema.column(number).path for number in range(len(metadata.schema)))
+    return [
+        number
+        for number, path in enumerate(paths)
+        if path in wanted or path.partition(".")[0] in wanted
+    ]
+
+
+def _merged_ranges(group: pq.RowGroupMetaData, leaves: list[int]) -> list[tuple[int, int]]:
+    """Return where the chunks of some leaves are, as start and end, near ones as one."""
+    found: list[tuple[int, int]] = []
+    for leaf in leaves:
+        column = group.column(leaf)
+        dictionary = column.dictionary_page_offset or column.data_page_offset
+        start = min(dictionary, column.data_page_offset)
+        found.append((start, start + column.total_compressed_size))
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(found):
+        if merged and start - merged[-1][1] <= GAP_BYTES:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged

@@ -34,7 +34,7 @@ from .index import NEVER, NO_ID, Epoch, FileIndex, IndexCache, IndexStore, Locat
 from .lookup import Lookup
 from .request import CutoutRequest
 from .settings import Settings
-from .stamp import Alert, StampLimits, unpack
+from .stamp import Alert, Stamp, StampLimits, unpack
 from .storage import Archive, FileChanged, FileId, OpenFile
 
 T = TypeVar("T")
@@ -332,6 +332,53 @@ class Reader:
         )
         error.there = tuple(there)
         return error
+
+    # --- for the tables of alert data ---
+
+    def run(self, work: Callable[[], T]) -> T:
+        """Return what ``work`` returns, done as one of the concurrent reads, within its deadline.
+
+        Raises Saturated, DeadlineExceeded, and whatever the work raises.
+        """
+        return self._within_limits(work)
+
+    def index_of(self, file: OpenFile) -> FileIndex:
+        return self._indexes.get(file)
+
+    def keep(self, index: FileIndex) -> None:
+        """Remember and store what an index has learnt."""
+        self._indexes.keep(index)
+
+    def unpack(self, kind: str, cell: bytes) -> Stamp:
+        """Return a stored stamp. Raises StoredDataError for what is none, or too large."""
+        return unpack(kind, cell, self._stamp_limits)
+
+    def together(self, calls: Sequence[Callable[[], T]], at_once: int = 4) -> list[T]:
+        """Return what each call returns, ``at_once`` of them at the same time."""
+        found: dict[int, T] = {}
+        todo = iter(list(enumerate(calls)))
+        lock = threading.Lock()
+
+        def work() -> None:
+            while True:
+                with lock:
+                    number, call = next(todo, (-1, None))
+                if call is None:
+                    return
+                try:
+                    found[number] = call()
+                except BaseException:
+                    with lock:
+                        for _ in todo:  # nobody waits for the others any more
+                            pass
+                    raise
+
+        others = [self._cells.submit(work) for _ in range(min(at_once, len(calls)) - 1)]
+        work()
+        for other in others:
+            if not other.cancel():  # one that has not begun has nothing left to do
+                other.result()
+        return [found[number] for number in range(len(calls))]
 
 
 class _Opened:

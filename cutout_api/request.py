@@ -113,7 +113,7 @@ def parse_percent(value: Any) -> float:
     """Return a number of percent, 0 to 100."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError("must be a number")
-    if isinstance(value, str) and not _DECIMAL.fullmatch(value.strip()):
+    if isinstance(value, str) and not DECIMAL.fullmatch(value.strip()):
         raise ValueError("must be a number")
     try:
         number = float(value)
@@ -130,7 +130,7 @@ def parse_date(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(wrong)
     text = str(value).strip()
-    if _DECIMAL.fullmatch(text):
+    if DECIMAL.fullmatch(text):
         number = float(text)
         for mjd in (number, number - _MJD_0):
             if _MJD_1900 <= mjd <= _MJD_2100:
@@ -155,7 +155,7 @@ def _utc_to_tai(mjd: float) -> float:
 FROM_UTC: Mapping[str, Callable[[float], float]] = {"utc": float, "tai": _utc_to_tai}
 """MJD in UTC -> MJD in the scale of a survey's times."""
 _MJD_0, _MJD_1900, _MJD_1970, _MJD_2100 = 2400000.5, 15020.0, 40587.0, 88069.0
-_DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _COLORMAPS = frozenset(colormap_names())
 _RENDERING = ("stretch", "colormap", "pmin", "pmax", "convolution_kernel")
 _PLAIN = Rendering()
@@ -164,21 +164,19 @@ _KINDS = (*KINDS, ALL)
 _FORMATS = tuple(FORMATS)
 _BANDS = tuple(dict.fromkeys(band for survey in SURVEYS[::-1] for band in survey.bands.values()))
 ONE, EVERY = "one", "all"
-_INT64_SCHEMA = {
+INT64_SCHEMA = {
     "oneOf": [
         {"type": "string", "pattern": "^-?[0-9]{1,19}$"},
         {"type": "integer", "format": "int64"},
     ]
 }
-_KEY_SCHEMAS: Mapping[str, Mapping[str, Any]] = {
+KEY_SCHEMAS: Mapping[str, Mapping[str, Any]] = {
     "objectId": {"type": "string", "pattern": "^ZTF[0-9]{2}[a-z]{7}$"}
 }
 _PERCENT_SCHEMA = {"type": "number", "minimum": 0, "maximum": 100}
 
 
-def _choice_parameter(
-    name: str, names: tuple[str, ...], description: str, **more: Any
-) -> Parameter:
+def choice_parameter(name: str, names: tuple[str, ...], description: str, **more: Any) -> Parameter:
     return Parameter(
         name,
         description,
@@ -205,22 +203,22 @@ _TABLE = (
             key.description,
             key.parse,
             example=key.example,
-            schema=_KEY_SCHEMAS.get(key.name, _INT64_SCHEMA),
+            schema=KEY_SCHEMAS.get(key.name, INT64_SCHEMA),
         )
         for survey in SURVEYS
         for key in survey.keys
     ),
-    _choice_parameter(
+    choice_parameter(
         "kind",
         _KINDS,
         "Which stamp; All is Science, Template, Difference, in that order.",
         example="Science",
         required=True,
     ),
-    _choice_parameter(
+    choice_parameter(
         "which", WHICH, "Which alert of the object.", example="brightest", default=LATEST
     ),
-    _choice_parameter("band", _BANDS, "Only alerts in this band.", example="r"),
+    choice_parameter("band", _BANDS, "Only alerts in this band.", example="r"),
     Parameter(
         "date",
         "The alert of the object nearest to this time: ISO 8601, JD or MJD, in UTC.",
@@ -228,7 +226,7 @@ _TABLE = (
         example="2024-11-14T05:30:00",
         schema={"oneOf": [{"type": "string"}, {"type": "number"}]},
     ),
-    _choice_parameter(
+    choice_parameter(
         "epochs",
         (ONE, EVERY),
         "One alert of the object, or all of them, oldest first, in "
@@ -237,21 +235,21 @@ _TABLE = (
         example=EVERY,
         default=ONE,
     ),
-    _choice_parameter(
+    choice_parameter(
         "return_type",
         _FORMATS,
         "The format, as users of the internal service name it. Answers a list of 2-D lists.",
         example="array",
         default="array",
     ),
-    _choice_parameter(
+    choice_parameter(
         "output-format",
         _FORMATS,
         "The format, as users of the public service name it. Answers an object by column name.",
         example="PNG",
         default="PNG",
     ),
-    _choice_parameter(
+    choice_parameter(
         "stretch", _STRETCHES, "PNG: the stretch.", example="sigmoid", default="sigmoid"
     ),
     Parameter(
@@ -278,7 +276,7 @@ _TABLE = (
         example=99.5,
         schema=_PERCENT_SCHEMA,
     ),
-    _choice_parameter(
+    choice_parameter(
         "convolution_kernel",
         tuple(KERNELS),
         "PNG: smooth the stretched image.",
@@ -289,10 +287,12 @@ _TABLE = (
 PARAMETERS: Mapping[str, Parameter] = {parameter.name: parameter for parameter in _TABLE}
 
 
-def describe_parameters() -> list[dict[str, Any]]:
+def describe_parameters(
+    parameters: Mapping[str, Parameter] = PARAMETERS,
+) -> list[dict[str, Any]]:
     """Return what ``GET`` without arguments answers: one entry for each parameter."""
     entries = []
-    for parameter in PARAMETERS.values():
+    for parameter in parameters.values():
         entry: dict[str, Any] = {
             "name": parameter.name,
             "required": parameter.required,
@@ -314,10 +314,15 @@ def parse_request(payload: Mapping[str, Any]) -> CutoutRequest:
     A member that is null or empty counts as not given. Raises a BadRequest that names the
     parameter, what it takes, and the nearest right spelling.
     """
-    values = _parse_values(payload)
+    payload, kind_of_name = _split_alert_ids(payload)
+    values = parse_values(payload, PARAMETERS)
     survey, keys = _parse_keys(values)
     dialect, format_name = _parse_format(values)
-    kind = values.get("kind")
+    kind = values.get("kind", kind_of_name)
+    if kind_of_name not in (None, kind):
+        raise ConflictingParameters(
+            "kind", f"the alert's id names the {kind_of_name} stamp, kind is {kind}"
+        )
     if kind is None:
         raise MissingParameter("kind", f"kind is missing: give one of {', '.join(_KINDS)}")
     choice_made = _parse_choice(survey, keys, values)
@@ -338,12 +343,34 @@ def parse_request(payload: Mapping[str, Any]) -> CutoutRequest:
     )
 
 
-def _parse_values(payload: Mapping[str, Any]) -> dict[str, Any]:
+_STAMP_NAME = re.compile(rf"(-?[0-9]+)_cutout({'|'.join(KINDS)})", re.ASCII | re.IGNORECASE)
+
+
+def _split_alert_ids(payload: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """Take an alert's id that is written as its saved file is named: ``<id>_cutoutScience``.
+
+    Returns the payload with the bare id, and the kind that stood behind it, if one did.
+    """
+    found, kind = dict(payload), None
+    for survey in SURVEYS:
+        name = survey.alert_key.name
+        value = found.get(name)
+        match = _STAMP_NAME.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match:
+            found[name], kind = match[1], choice(KINDS)(match[2])
+    return found, kind
+
+
+def parse_values(payload: Mapping[str, Any], parameters: Mapping[str, Parameter]) -> dict[str, Any]:
+    """Return the value of each parameter that was given; null and empty count as not given.
+
+    Raises UnknownParameter, and InvalidParameter that says what the parameter takes.
+    """
     values: dict[str, Any] = {}
     for name, value in payload.items():
-        parameter = PARAMETERS.get(name)
+        parameter = parameters.get(name)
         if parameter is None:
-            raise UnknownParameter(name, PARAMETERS)
+            raise UnknownParameter(name, parameters)
         if value is None or value == "":
             continue
         try:

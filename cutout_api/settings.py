@@ -235,6 +235,8 @@ class Limits:
     index_bytes: int = setting(
         16_777_216, "memory for what one process knows of files", at_least(1)
     )
+    table_ids: int = setting(1_000, "most objects in one request for their data", at_least(1))
+    table_rows: int = setting(20_000, "most rows in one table of alert data", at_least(1))
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 import re
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote
@@ -43,9 +44,22 @@ from .openapi import describe_service
 from .reader import Reader
 from .render import Rendering, render
 from .request import PUBLIC, CutoutRequest, describe_parameters, parse_request
-from .settings import Settings
+from .settings import Limits, Settings
 from .stamp import Alert
 from .surveys import SURVEYS
+from .table_formats import TABLE_FORMATS
+from .table_request import (
+    TABLE_PARAMETERS,
+    TableRequest,
+    parse_survey,
+    parse_table_request,
+)
+from .tables import (
+    Answer,
+    Tables,
+    describe_columns,
+    group_columns,
+)
 
 log = logging.getLogger("cutout_api")
 
@@ -62,7 +76,9 @@ EXPOSED_HEADERS = [
     "X-Cutout-Id",
     "X-Cutout-Time",
     "X-Request-ID",
+    "X-Unknown-Columns",
 ]
+MAX_HEADER = 2000
 PAGE_POLICY = {
     "default-src": "'none'",
     "script-src": "'self'",
@@ -105,6 +121,8 @@ def create_app(settings: Settings) -> Flask:
         max_age=86400,
     )
     _add_cutouts(app, reader, settings.limits.image_pixels)
+    tables = Tables(reader, settings.limits)
+    _add_tables(app, tables, settings.limits)
     _add_operations(app, reader)
     _add_pages(app)
     _add_error_handlers(app)
@@ -143,6 +161,61 @@ def _add_cutouts(app: Flask, reader: Reader, most_pixels: int) -> None:
         with metrics.stage("format"):
             body, media_type = format_stamps(alert.stamps, asked.format, layout)
         return _send(body, media_type, asked, alert)
+
+
+def _add_tables(app: Flask, tables: Tables, limits: Limits) -> None:
+    def answer(route: str) -> Response:
+        parameters = TABLE_PARAMETERS[route]
+        if request.method in ("GET", "HEAD") and not request.args:
+            return _json({"args": describe_parameters(parameters)}, BRIEFLY)
+        payload = _payload(lists=tuple(parameters))
+        asked = parse_table_request(payload, route, limits.table_ids)
+        g.format = asked.format
+        g.sought = f"{asked.view.survey.object_key.name}={','.join(map(str, asked.object_ids[:3]))}"
+        return _send_table(asked, tables.read(asked))
+
+    @app.route("/api/v1/objects", methods=["GET", "POST"])
+    def objects() -> Response:
+        return answer("objects")
+
+    @app.route("/api/v1/sources", methods=["GET", "POST"])
+    def sources() -> Response:
+        return answer("sources")
+
+    @app.get("/api/v1/schema")
+    def schema() -> Response:
+        entries = describe_columns(tables, parse_survey(_payload()))
+        return _json(group_columns(entries), BRIEFLY)
+
+    @app.get("/api/v1/columns")
+    def columns() -> Response:
+        entries = describe_columns(tables, parse_survey(_payload()))
+        return _json({"columns": entries}, BRIEFLY)
+
+
+def _send_table(asked: TableRequest, answer: Answer) -> Response:
+    """Return the table whole, with a tag, where it is small; else as it is made."""
+    chosen = TABLE_FORMATS[asked.format]
+    parts = chosen.write(answer.head, answer.chunks)
+    if answer.is_whole:
+        with metrics.stage("format"):
+            whole = b"".join(parts)
+    headers = {}
+    if answer.unknown:
+        names = ",".join(quote(name, safe=":()-") for name in answer.unknown)
+        if len(names) > MAX_HEADER:
+            names = names[:MAX_HEADER].rpartition(",")[0] + ",..."
+        headers["X-Unknown-Columns"] = names
+    if chosen.suffix:
+        ids = asked.object_ids
+        stem = str(ids[0]) if len(ids) == 1 else asked.view.survey.name + "_objects"
+        headers["Content-Disposition"] = f"attachment; filename={stem}{chosen.suffix}"
+    if answer.is_whole:
+        return _finish(whole, chosen.media_type, BRIEFLY, headers)
+    headers["Cache-Control"] = BRIEFLY
+    # What the first rows run into is still an error of its own; later the answer breaks off.
+    first = next(parts, b"")
+    return Response(itertools.chain([first], parts), 200, headers, mimetype=chosen.media_type)
 
 
 def _add_operations(app: Flask, reader: Reader) -> None:
@@ -269,18 +342,18 @@ def _add_bookkeeping(app: Flask, *, varies: bool) -> None:
         return response
 
 
-def _payload() -> dict[str, Any]:
+def _payload(lists: Container[str] = ()) -> dict[str, Any]:
     """Return the arguments of the request: the query string, and on POST the body besides.
 
-    Raises ConflictingParameters for one argument with two values, MalformedBody,
-    UnsupportedMediaType, BodyTooLarge.
+    Those named in ``lists`` may be lists. Raises ConflictingParameters for one argument with two
+    values, MalformedBody, UnsupportedMediaType, BodyTooLarge.
     """
     pairs: list[tuple[str, Any]] = []
     if request.query_string:
         pairs += request.args.items(multi=True)
     if request.method == "POST":
         pairs += _body_pairs()
-    return _merge(pairs)
+    return _merge(pairs, lists)
 
 
 def _body_pairs() -> Iterable[tuple[str, Any]]:
@@ -349,10 +422,11 @@ def _json_pairs(body: bytes) -> Iterable[tuple[str, Any]]:
     return content
 
 
-def _merge(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+def _merge(pairs: Iterable[tuple[str, Any]], lists: Container[str]) -> dict[str, Any]:
     payload: dict[str, Any] = {}
     for name, value in pairs:
-        if isinstance(value, list | dict):
+        is_list = isinstance(value, list) and not isinstance(value, _Pairs)
+        if isinstance(value, list | dict) and not (is_list and name in lists):
             at_fault = shorten(name, quote=False)
             raise InvalidParameter(
                 at_fault, f"{at_fault} must be one value, not a list or an object"

@@ -15,6 +15,7 @@ needed=(
     /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf fonts-dejavu-core
     /usr/sbin/nginx nginx-light
     /usr/bin/curl curl
+    /usr/bin/wget wget
     /usr/bin/ps procps
 )
 missing=()

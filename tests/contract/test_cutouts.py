@@ -831,3 +831,40 @@ def test_other_addresses_are_404(client: FlaskClient) -> None:
         "/static/../app.py",
     ):
         assert_problem(client.get(address), 404, "route_not_found")
+
+
+# --- ids written as files are named ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [{}, {"kind": "Science"}, {"kind": "science"}])
+def test_an_alert_id_may_be_written_as_its_file_is_named(
+    client: FlaskClient, archive: SampleArchive, kind: dict[str, str]
+) -> None:
+    source = archive.rows["lsst/nested.parquet"][0]["diaSourceId"]
+    query = {"hdfsPath": "lsst/nested.parquet", "return_type": "FITS"}
+    plain = client.get(
+        "/api/v1/cutouts", query_string=query | {"diaSourceId": source, "kind": "Science"}
+    )
+    for name in (f"{source}_cutoutScience", f" {source}_cutoutscience"):
+        named = client.get("/api/v1/cutouts", query_string=query | {"diaSourceId": name} | kind)
+        assert (named.status_code, named.data) == (200, plain.data)
+        assert named.headers["Content-Disposition"] == plain.headers["Content-Disposition"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "code"),
+    [
+        ("12_cutoutScience", "Template", "conflicting_parameters"),
+        ("12_cutoutScience", "All", "conflicting_parameters"),
+        ("12_cutoutSciense", "Science", "invalid_parameter"),
+        ("_cutoutScience", "Science", "invalid_parameter"),
+        ("12_cutoutScience_cutoutScience", "Science", "invalid_parameter"),
+    ],
+)
+def test_a_name_that_contradicts_the_kind_is_refused(
+    client: FlaskClient, name: str, kind: str, code: str
+) -> None:
+    answer = client.get(
+        f"/api/v1/cutouts?hdfsPath=lsst/nested.parquet&diaSourceId={name}&kind={kind}"
+    )
+    assert (answer.status_code, answer.json["code"]) == (400, code)

@@ -15,8 +15,8 @@ import pytest
 import sqlalchemy as sa
 
 from cutout_api import catalog as module
-from cutout_api.catalog import DAMAGED, GONE, OK, Catalog, database_url, night_of
 from cutout_api.alert_columns import AlertColumns
+from cutout_api.catalog import DAMAGED, GONE, OK, Catalog, database_url, night_of
 from cutout_api.errors import CatalogUnavailable
 from cutout_api.settings import Catalog as CatalogSettings
 from cutout_api.settings import parse_address

@@ -1,0 +1,303 @@
+"""The tables of alert data as data: what of a file each shows, and under which names.
+
+A leaf of a file's schema becomes a column by the first rule that names it or the struct it is
+in; ``candidate.jd`` is ``i:jd``, ``mulens.class_1`` is ``d:mulens_class_1``. Lists (the history of
+an alert) are no columns. Source of the names: the public API of the Fink broker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from .derived import ZTF_DERIVED, Derived
+from .surveys import KINDS, LSST, ZTF, Survey
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What becomes of some columns of a file."""
+
+    path: str
+    """A column of the file, or with a dot behind it the fields of a struct."""
+    prefix: str | None
+    """Of the names in the table; None: not shown."""
+    asked: bool = False
+    """Only where a caller names it."""
+
+    def name(self, path: str) -> str | None:
+        """Return the name of a leaf that this rule is for, without its prefix."""
+        if self.path.endswith("."):
+            return path[len(self.path) :] if path.startswith(self.path) else None
+        return path if path == self.path else None
+
+
+@dataclass(frozen=True)
+class History:
+    """The measurements before an alert that its packet repeats."""
+
+    column: str
+    """A list of structs, whose fields are named as ``rule`` names them."""
+    rule: Rule
+    object_name: str
+    alert_name: str
+    time_name: str
+    band_name: str
+    value_name: str
+    """Of the measurement: null in an upper limit."""
+    least: tuple[str, float]
+    """A column and what it must at least be for the measurement to be valid,"""
+    zero: str
+    """and one that must be zero."""
+    tag: str
+
+
+@dataclass(frozen=True)
+class View:
+    """One table: the alerts of a survey, or its objects."""
+
+    survey: Survey
+    rules: tuple[Rule, ...]
+    rest: str
+    """Prefix of what no rule names: fields that the broker added."""
+    least: tuple[tuple[str, pa.DataType], ...]
+    """What a table without rows shows where no file says what it would have."""
+    time_name: str
+    one_per_object: bool = False
+    """Only the latest alert of each object, for the summary of the object that it carries."""
+    history: History | None = None
+    derived: tuple[Derived, ...] = ()
+    described: tuple[tuple[str, str], ...] = ()
+    """Prefixes of this table, and the section of ``descriptions.json`` that explains them."""
+
+    def stamp_name(self, kind: str) -> str:
+        return self.survey.response_key.format(kind=kind)
+
+
+_STAMPS = tuple(Rule(f"cutout{kind}", None) for kind in KINDS)
+_STAMP_FIELDS = tuple(Rule(f"cutout{kind}.", None) for kind in KINDS)
+_PACKET = tuple(
+    Rule(name, "i:")
+    for name in (
+        "objectId",
+        "candid",
+        "schemavsn",
+        "publisher",
+        "fink_broker_version",
+        "fink_science_version",
+    )
+)
+_ALERT = tuple(
+    Rule(name, "r:") for name in ("diaSourceId", "alertId", "observation_reason", "target_name")
+)
+
+ZTF_ALERTS = View(
+    survey=ZTF,
+    rules=(*_PACKET, Rule("candidate.", "i:"), *_STAMPS, *_STAMP_FIELDS),
+    rest="d:",
+    least=(("i:objectId", pa.string()), ("i:candid", pa.int64()), ("i:jd", pa.float64())),
+    time_name="i:jd",
+    history=History(
+        column="prv_candidates",
+        rule=Rule("prv_candidates.", "i:"),
+        object_name="i:objectId",
+        alert_name="i:candid",
+        time_name="i:jd",
+        band_name="i:fid",
+        value_name="i:magpsf",
+        least=("i:rb", 0.55),
+        zero="i:nbad",
+        tag="d:tag",
+    ),
+    derived=ZTF_DERIVED,
+    described=(("i:", "ztf"), ("d:", "ztf_added"), ("v:", "ztf_derived"), ("b:", "stamps")),
+)
+LSST_SOURCES = View(
+    survey=LSST,
+    rules=(
+        Rule("diaSource.", "r:"),
+        *_ALERT,
+        Rule("diaObject.", "r:diaObject_", asked=True),
+        Rule("ssObject.", "r:ssObject_", asked=True),
+        Rule("ssSource.", "r:ssSource_", asked=True),
+        Rule("mpc_orbits.", "r:mpc_orbits_", asked=True),
+        *_STAMPS,
+    ),
+    rest="f:",
+    least=(("r:diaObjectId", pa.int64()), ("r:diaSourceId", pa.int64())),
+    time_name="r:midpointMjdTai",
+    described=(
+        ("r:diaObject_", "lsst_object"),
+        ("r:", "lsst_source"),
+        ("f:", "lsst_added"),
+        ("b:", "stamps"),
+    ),
+)
+LSST_OBJECTS = View(
+    survey=LSST,
+    rules=(
+        Rule("diaObject.", "r:"),
+        Rule("diaSource.", "r:diaSource_", asked=True),
+        Rule("ssObject.", "r:ssObject_", asked=True),
+        Rule("ssSource.", "r:ssSource_", asked=True),
+        Rule("mpc_orbits.", "r:mpc_orbits_", asked=True),
+        *(Rule(rule.path, "r:", asked=True) for rule in _ALERT),
+        *_STAMPS,
+    ),
+    rest="f:",
+    least=(("r:diaObjectId", pa.int64()),),
+    time_name="r:validityStartMjdTai",
+    one_per_object=True,
+    described=(
+        ("r:diaSource_", "lsst_source"),
+        ("r:", "lsst_object"),
+        ("f:", "lsst_added"),
+        ("b:", "stamps"),
+    ),
+)
+OBJECTS = (ZTF_ALERTS, LSST_OBJECTS)
+"""What ``/api/v1/objects`` shows, by survey."""
+SOURCES = (LSST_SOURCES,)
+"""What ``/api/v1/sources`` shows."""
+TABLES: Mapping[str, tuple[View, ...]] = {"objects": OBJECTS, "sources": SOURCES}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A leaf of a file, as a table shows it."""
+
+    path: str
+    type: pa.DataType
+    asked: bool
+
+
+_KNOWN_SCHEMAS = 16
+_known: list[tuple[View, pa.Schema, dict[str, Column]]] = []
+
+
+def columns_of(view: View, schema: pa.Schema) -> Mapping[str, Column]:
+    """Return the columns that ``view`` makes of a file, by name, in the order of its rules.
+
+    Most files of an archive share a schema, and comparing two is ten times faster than this.
+    """
+    for known, other, columns in _known:
+        if known is view and other.equals(schema):
+            return columns
+    columns = _name_columns(view, schema)
+    _known.insert(0, (view, schema, columns))
+    del _known[_KNOWN_SCHEMAS:]
+    return columns
+
+
+def _name_columns(view: View, schema: pa.Schema) -> dict[str, Column]:
+    found: list[tuple[int, str, Column]] = []
+    for path, kind in leaves(schema):
+        place, name, asked = len(view.rules), path, False
+        prefix: str | None = view.rest
+        for number, rule in enumerate(view.rules):
+            matched = rule.name(path)
+            if matched is not None:
+                place, prefix, name, asked = number, rule.prefix, matched, rule.asked
+                break
+        if prefix is not None:
+            found.append((place, prefix + name.replace(".", "_"), Column(path, kind, asked)))
+    found.sort(key=lambda entry: entry[0])
+    columns: dict[str, Column] = {}
+    for _, name, column in found:
+        columns.setdefault(name, column)
+    return columns
+
+
+def maps_of(view: View, schema: pa.Schema) -> dict[str, str]:
+    """Return the columns of a file that are maps by text, by what their keys' names begin with.
+
+    ``mangrove``, a map, has columns ``d:mangrove_<key>``: which, only its rows tell.
+    """
+    named = {rule.path for rule in view.rules}
+    return {
+        f"{view.rest}{field.name}_": field.name
+        for field in schema
+        if pa.types.is_map(field.type)
+        and pa.types.is_string(field.type.key_type)
+        and not (pa.types.is_nested(field.type.item_type) or _is_bytes(field.type.item_type))
+        and field.name not in named
+    }
+
+
+def leaves(schema: pa.Schema) -> Iterator[tuple[str, pa.DataType]]:
+    """Yield dotted name and type of each leaf that holds one value a row, and no bytes."""
+
+    def walk(path: str, kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
+        if pa.types.is_struct(kind):
+            for field in kind:
+                yield from walk(f"{path}.{field.name}", field.type)
+        elif not (pa.types.is_nested(kind) or _is_bytes(kind)):
+            yield path, kind
+
+    for field in schema:
+        yield from walk(field.name, field.type)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return any(
+        check(kind)
+        for check in (
+            pa.types.is_binary,
+            pa.types.is_large_binary,
+            pa.types.is_fixed_size_binary,
+            pa.types.is_binary_view,
+        )
+    )
+
+
+@cache
+def _descriptions() -> dict[str, dict[str, list[str]]]:
+    text = (files(__package__) / "descriptions.json").read_bytes()
+    content: dict[str, dict[str, list[str]]] = orjson.loads(text)
+    return content
+
+
+def describe(view: View, name: str) -> tuple[str, str]:
+    """Return a column's unit and what it is, both empty where nobody has written them down."""
+    for prefix, section in view.described:
+        if name.startswith(prefix):
+            short = name[len(prefix) :]
+            known = _descriptions()[section]
+            if short in known:
+                unit, text = known[short]
+                return unit, text
+            return _described_by_band(known, short)
+    return "", ""
+
+
+def _described_by_band(known: Mapping[str, Any], name: str) -> tuple[str, str]:
+    """Describe what stands there once for all bands: ``u_psfFluxMean`` as ``*_psfFluxMean``."""
+    band, _, rest = name.partition("_")
+    if len(band) != 1 or f"*_{rest}" not in known:
+        return "", ""
+    unit, text = known[f"*_{rest}"]
+    return unit, text.replace("{band}", band)
+
+
+def type_name(kind: pa.DataType) -> str:
+    """Return a type as callers are told it."""
+    if pa.types.is_dictionary(kind):
+        return type_name(kind.value_type)
+    names = {
+        pa.int64(): "long",
+        pa.int32(): "int",
+        pa.int16(): "int",
+        pa.int8(): "int",
+        pa.float64(): "double",
+        pa.float32(): "float",
+        pa.bool_(): "boolean",
+        pa.string(): "string",
+        pa.large_string(): "string",
+    }
+    return names.get(kind, str(kind))

@@ -1,0 +1,222 @@
+"""An untrusted payload -> ``TableRequest``: what is asked of the tables of alert data.
+
+``TABLE_PARAMETERS`` has one table for each route, as ``request.PARAMETERS`` is for stamps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .columns import TABLES, View
+from .errors import ConflictingParameters, InvalidParameter, MissingParameter
+from .request import (
+    ALL,
+    DECIMAL,
+    INT64_SCHEMA,
+    KEY_SCHEMAS,
+    Parameter,
+    choice_parameter,
+    parse_values,
+)
+from .surveys import KINDS, SURVEYS, Key, KeyValue, Survey
+from .table_formats import TABLE_FORMATS
+
+MAX_NAME = 200
+EVERY = "*"
+_YES, _NO = ("true", "1"), ("false", "0")
+_BOOLEAN_SCHEMA = {"oneOf": [{"type": "boolean"}, {"enum": ["True", "true", "1", "False", "0"]}]}
+
+
+@dataclass(frozen=True)
+class TableRequest:
+    """What a caller asks for, checked."""
+
+    view: View
+    object_ids: tuple[KeyValue, ...]
+    columns: tuple[str, ...] | None
+    """None: those that the table shows unasked."""
+    kinds: tuple[str, ...]
+    """Of the stamps to show; empty: none."""
+    history: bool
+    format: str
+    mjd: float | None
+    """Only the alerts of this time."""
+
+
+def parse_ids(key: Key) -> Callable[[Any], tuple[KeyValue, ...]]:
+    """Return a parser for one id, several behind commas, or a JSON list; each once, in order."""
+
+    def parse(value: Any) -> tuple[KeyValue, ...]:
+        items = value if isinstance(value, list) else [value]
+        if isinstance(value, str):
+            items = [part for part in value.split(",") if part.strip()]
+        if not items:
+            raise ValueError("names nothing")
+        return tuple(dict.fromkeys(key.parse(item) for item in items))
+
+    return parse
+
+
+def parse_boolean(value: Any) -> bool:
+    """Return a truth value however callers spell it: ``True``, ``true``, ``1``, JSON's own."""
+    text = str(value).strip().lower() if isinstance(value, bool | int | str) else ""
+    if text not in _YES + _NO:
+        raise ValueError("must be True or False")
+    return text in _YES
+
+
+def parse_columns(value: Any) -> tuple[str, ...] | None:
+    """Return the names of columns, each once, in the order given; None for ``*``."""
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise ValueError("must be names of columns with commas between them")
+    names = tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
+    if any(len(name) > MAX_NAME for name in names):
+        raise ValueError(f"has a name longer than {MAX_NAME} letters")
+    if not names:
+        raise ValueError("names nothing")
+    return None if EVERY in names else names
+
+
+def parse_mjd(value: Any) -> float:
+    """Return a Modified Julian Date."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("must be a number")
+    if isinstance(value, str) and not DECIMAL.fullmatch(value.strip()):
+        raise ValueError("must be a number")
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError("must be a number") from None
+    if not math.isfinite(number):
+        raise ValueError("must be a finite number")
+    return number
+
+
+def _id_parameter(survey: Survey, *, required: bool) -> Parameter:
+    key = survey.object_key
+    one = KEY_SCHEMAS.get(key.name, INT64_SCHEMA)
+    return Parameter(
+        key.name,
+        f"{survey.name.upper()} object: one id, or several with commas between them.",
+        parse_ids(key),
+        example=key.example,
+        schema={"anyOf": [*one.get("oneOf", [one]), {"type": "string", "pattern": ","}]},
+        required=required,
+    )
+
+
+_COMMON = (
+    Parameter(
+        "columns",
+        "Names of the columns to read and answer, with commas between them; see "
+        "/api/v1/columns. Names that do not exist are ignored and listed in X-Unknown-Columns.",
+        parse_columns,
+        example="i:jd,i:magpsf,i:sigmapsf",
+    ),
+    Parameter(
+        "withcutouts",
+        "True: the stamps too, as 2-D arrays. In json and parquet.",
+        parse_boolean,
+        example=True,
+        schema=_BOOLEAN_SCHEMA,
+        default="False",
+    ),
+    choice_parameter("cutout-kind", (*KINDS, ALL), "Which stamps.", example="Science", default=ALL),
+    choice_parameter(
+        "output-format", tuple(TABLE_FORMATS), "The format.", example="json", default="json"
+    ),
+)
+_HISTORY = Parameter(
+    "withupperlim",
+    "True: the upper limits and measurements that the alerts' histories hold besides, told apart "
+    "by the column d:tag. ZTF only.",
+    parse_boolean,
+    example=True,
+    schema=_BOOLEAN_SCHEMA,
+    default="False",
+)
+_TIME = Parameter(
+    "midpointMjdTai",
+    "Only the source observed at this time, to the second.",
+    parse_mjd,
+    example=60924.3322219485,
+    schema={"anyOf": [{"type": "number"}, {"type": "string", "pattern": "^[0-9.eE+-]+$"}]},
+)
+_MORE: Mapping[str, tuple[Parameter, ...]] = {"objects": (_HISTORY,), "sources": (_TIME,)}
+
+
+def _parameters(route: str) -> dict[str, Parameter]:
+    views = TABLES[route]
+    ids = tuple(_id_parameter(view.survey, required=len(views) == 1) for view in views)
+    return {parameter.name: parameter for parameter in (*ids, *_COMMON, *_MORE[route])}
+
+
+TABLE_PARAMETERS: Mapping[str, Mapping[str, Parameter]] = {
+    route: _parameters(route) for route in TABLES
+}
+_SURVEY_NAMES = tuple(survey.name for survey in SURVEYS)
+SCHEMA_PARAMETERS: Mapping[str, Parameter] = {
+    parameter.name: parameter
+    for parameter in (
+        choice_parameter(
+            "survey", _SURVEY_NAMES, "Only this survey's columns.", example=_SURVEY_NAMES[0]
+        ),
+    )
+}
+
+
+def parse_table_request(payload: Mapping[str, Any], route: str, most_ids: int) -> TableRequest:
+    """Check every member of an untrusted payload. Raises a BadRequest that names the parameter."""
+    values = parse_values(payload, TABLE_PARAMETERS[route])
+    view, ids = _parse_object(values, route)
+    name = view.survey.object_key.name
+    if len(ids) > most_ids:
+        raise InvalidParameter(
+            name, f"{name} holds {len(ids)} ids; ask for at most {most_ids} at once"
+        )
+    history = values.get(_HISTORY.name, False)
+    if history and view.history is None:
+        raise ConflictingParameters(
+            _HISTORY.name, f"{view.survey.name.upper()} alerts have no {_HISTORY.name}"
+        )
+    format_name = values.get("output-format", "json")
+    wants_stamps = values.get("withcutouts", False)
+    if wants_stamps and not TABLE_FORMATS[format_name].holds_stamps:
+        able = [name for name, format_ in TABLE_FORMATS.items() if format_.holds_stamps]
+        raise ConflictingParameters(
+            "output-format", f"{format_name} cannot hold stamps; ask for {' or '.join(able)}"
+        )
+    kind = values.get("cutout-kind", ALL)
+    kinds = KINDS if kind == ALL else (kind,)
+    return TableRequest(
+        view=view,
+        object_ids=ids,
+        columns=values.get("columns"),
+        kinds=kinds if wants_stamps else (),
+        history=history,
+        format=format_name,
+        mjd=values.get(_TIME.name),
+    )
+
+
+def _parse_object(values: Mapping[str, Any], route: str) -> tuple[View, tuple[KeyValue, ...]]:
+    views = TABLES[route]
+    named = [view for view in views if view.survey.object_key.name in values]
+    names = [view.survey.object_key.name for view in views]
+    if not named:
+        raise MissingParameter(names[0], f"which object? Give {' or '.join(names)}")
+    if len(named) > 1:
+        raise ConflictingParameters(
+            names[1], f"{' and '.join(names)} belong to different surveys; give one of them"
+        )
+    return named[0], values[named[0].survey.object_key.name]
+
+
+def parse_survey(payload: Mapping[str, Any]) -> tuple[Survey, ...]:
+    """Return the surveys whose columns are asked for: one, or all."""
+    wanted = parse_values(payload, SCHEMA_PARAMETERS).get("survey")
+    return tuple(survey for survey in SURVEYS if wanted in (None, survey.name))

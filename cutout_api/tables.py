@@ -1,0 +1,551 @@
+"""Ids -> rows of alert data: find the alerts, read their rows from the archive's files, join them.
+
+Each file is opened once, and of it the row groups, columns and rows are read that are asked
+for. Stamps follow a chunk of rows at a time, while the answer is sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from . import metrics
+from .columns import TABLES, Column, View, columns_of, describe, maps_of, type_name
+from .epochs import Entry
+from .errors import (
+    InvalidParameter,
+    NotFound,
+    PathForbidden,
+    StorageUnavailable,
+    StoredDataError,
+    TooManyRows,
+    nearest,
+)
+from .history import add_history
+from .joining import Columns, join, take_map_apart, without_nan
+from .pages import Footer, Window, read_footer, read_rows
+from .reader import Reader
+from .settings import Limits
+from .stamp import read_pixels
+from .storage import FileChanged, FileId, OpenFile, file_name
+from .surveys import KINDS, Survey
+from .table_formats import Chunk, Head, Images
+from .table_request import TableRequest
+
+log = logging.getLogger("cutout_api")
+
+T = TypeVar("T")
+CHUNK_ROWS = 500
+CHUNK_STAMPS = 96
+"""Of one chunk; read and held in memory at a time."""
+HISTORY_ROWS = 10
+"""What an alert counts for whose history is asked for too: all of it is in memory at once."""
+SECOND = 1 / 86400
+
+
+ID_TYPES = ("INT32", "INT64", "BYTE_ARRAY")
+"""Of parquet: what the index of a file takes for ids too."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The rows that answer a request, newest first."""
+
+    head: Head
+    rows: int
+    unknown: tuple[str, ...]
+    """Names of columns that were asked for and that nothing has."""
+    chunks: Iterator[Chunk]
+    """To be taken once; each reads its stamps as it is taken."""
+    is_whole: bool
+    """Whether there is no more than one chunk."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The rows read from one file, with the entries as they turned out to be."""
+
+    entries: Sequence[Entry]
+    columns: Columns
+    known: frozenset[str]
+    """The names of all columns that the file could have given."""
+
+
+class Tables:
+    """Reads tables of alert data for all threads of one process."""
+
+    def __init__(self, reader: Reader, limits: Limits) -> None:
+        self._reader = reader
+        self._limits = limits
+
+    def read(self, asked: TableRequest) -> Answer:
+        """Return the rows asked for. Raises a CutoutError.
+
+        Their plain columns are read now, within the deadline of a request, and their stamps by
+        and by, each chunk within a deadline of its own.
+        """
+        return self._reader.run(lambda: self._read(asked))
+
+    def columns(self, view: View) -> dict[str, Column]:
+        """Return the columns of a table by name, from a recent file; empty without one.
+
+        Raises a CutoutError.
+        """
+        return self._reader.run(lambda: self._known_columns(view))
+
+    # --- finding ---
+
+    def _read(self, asked: TableRequest) -> Answer:
+        with metrics.stage("find"):
+            entries = self._find(asked)
+        with metrics.stage("read"):
+            parts = self._read_files(asked, entries)
+        known = frozenset[str]().union(*(part.known for part in parts))
+        if not parts:
+            known = frozenset(self._known_columns(asked.view))
+        unknown = _unknown_columns(asked, known) if known else ()
+        entries, columns = _newest_first(parts)
+        columns = self._complete(asked, entries, columns)
+        places: list[Entry | None] = list(entries)
+        if asked.history and asked.view.history is not None:
+            columns, order = add_history(asked.view.history, asked.view.time_name, columns)
+            places = [None if row < 0 else entries[row] for row in order.tolist()]
+            self._check_rows(len(places))
+        table = _shown(asked, columns, known, len(places))
+        if not parts:
+            table = self._empty(asked)
+        head = Head(
+            table.schema,
+            tuple(asked.view.stamp_name(kind) for kind in asked.kinds),
+            lambda name: describe(asked.view, name),
+        )
+        size = max(1, CHUNK_STAMPS // len(asked.kinds)) if asked.kinds else CHUNK_ROWS
+        chunks = self._chunks(asked, table, places, size)
+        return Answer(head, len(places), unknown, chunks, len(places) <= size)
+
+    def _find(self, asked: TableRequest) -> list[Entry]:
+        """Return the alerts asked for, newest first, each once."""
+        survey = asked.view.survey
+        found: dict[object, Entry] = {}
+        for entry in self._reader.catalog.alerts_of(survey, asked.object_ids):
+            if asked.mjd is not None and not (
+                abs(entry.time - survey.mjd_offset - asked.mjd) <= SECOND
+            ):
+                continue
+            key: object = entry.alert_id
+            if key is None:
+                key = (entry.file.path, entry.row)
+            other = found.get(key)
+            # An alert that several files repeat is taken from the one written last.
+            if other is None or _written(entry) > _written(other):
+                found[key] = entry
+        self._check_rows(len(found) * (HISTORY_ROWS if asked.history else 1))
+        ordered = sorted(found.values(), key=_age)
+        if asked.view.one_per_object:
+            latest: dict[object, Entry] = {}
+            for entry in ordered:
+                latest.setdefault(entry.object_id, entry)
+            ordered = list(latest.values())
+        return ordered
+
+    def _check_rows(self, rows: int) -> None:
+        most = self._limits.table_rows
+        if rows > most:
+            raise TooManyRows(
+                f"these objects have {rows} rows, histories counted; "
+                f"ask for fewer objects, with at most {most} rows"
+            )
+
+    def _known_columns(self, view: View) -> dict[str, Column]:
+        file_id = self._reader.catalog.latest_file(view.survey)
+        if file_id is None:
+            return {}
+        try:
+            with self._reader.opened(file_id) as file:
+                schema = read_footer(file).metadata.schema.to_arrow_schema()
+        except FileChanged as error:
+            raise _being_rewritten(file_id) from error
+        columns = dict(columns_of(view, schema))
+        for derived in view.derived:
+            if all(name in columns for name in derived.needs):
+                columns[derived.name] = Column("", derived.type, asked=False)
+        if view.history is not None:
+            columns[view.history.tag] = Column("", pa.string(), asked=True)
+        return columns
+
+    # --- reading plain columns ---
+
+    def _read_files(self, asked: TableRequest, entries: Sequence[Entry]) -> list[_Part]:
+        work = partial(_read_part, self._reader, asked)
+        return self._reader.together(
+            [partial(self._with_file, asked.view, group, work) for group in _by_file(entries)]
+        )
+
+    def _with_file(
+        self,
+        view: View,
+        entries: Sequence[Entry],
+        work: Callable[[OpenFile, Sequence[Entry]], T],
+    ) -> T:
+        """Return what ``work`` makes of entries of one file, found again where it was replaced."""
+        file_id = entries[0].file
+        try:
+            return self._with_version(entries, work)
+        except FileChanged:
+            pass
+        try:
+            again = self._find_again(view, file_id, entries)
+            return self._with_version(again, work)
+        except (FileChanged, NotFound, PathForbidden, InvalidParameter) as error:
+            raise _being_rewritten(file_id) from error
+
+    def _with_version(
+        self, entries: Sequence[Entry], work: Callable[[OpenFile, Sequence[Entry]], T]
+    ) -> T:
+        file_id = entries[0].file
+        with self._reader.opened(file_id) as file:
+            result = work(file, entries)
+        if self._reader.archive.changes_in_place:
+            self._reader.archive.check_unchanged(file_id)
+        return result
+
+    def _find_again(self, view: View, file_id: FileId, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Return the entries as they are in the file that is at this path now."""
+        self._reader.archive.forget(file_id.path)
+        current, *others = self._reader.archive.locate(file_id.path)
+        if others:  # a folder now
+            raise FileChanged(file_id.path)
+        with self._reader.opened(current) as file:
+            index = self._reader.index_of(file)
+        found = []
+        for entry in entries:
+            keys = {view.survey.alert_key.name: entry.alert_id}
+            known = {name: value for name, value in keys.items() if value is not None}
+            location = index.find(view.survey, known) if known else None
+            if location is None:
+                raise FileChanged(file_id.path)
+            found.append(replace(entry, file=current, row=location.row))
+        return found
+
+    # --- what no file has ---
+
+    def _complete(self, asked: TableRequest, entries: Sequence[Entry], columns: Columns) -> Columns:
+        """Add the derived columns that are asked for."""
+        for derived in asked.view.derived:
+            wanted = asked.columns is None or derived.name in asked.columns
+            if not wanted or not entries or not all(name in columns for name in derived.needs):
+                continue
+            inputs = {
+                name: columns[name]
+                for name in (*derived.needs, *derived.may_need)
+                if name in columns
+            }
+            columns[derived.name] = derived.compute(inputs)
+        return columns
+
+    def _empty(self, asked: TableRequest) -> pa.Table:
+        """Return a table without rows, with the columns that it would have."""
+        known = self._known_columns(asked.view)
+        if not known:
+            known = {name: Column("", kind, asked=False) for name, kind in asked.view.least}
+            known |= {name: Column("", pa.string(), asked=True) for name in asked.columns or ()}
+        if asked.columns is not None:
+            names = [name for name in asked.columns if name in known]
+        else:
+            names = [name for name, column in known.items() if not column.asked]
+        history = asked.view.history
+        if asked.history and history is not None and history.tag in known:
+            names = [*(name for name in names if name != history.tag), history.tag]
+        return pa.schema([pa.field(name, known[name].type) for name in names]).empty_table()
+
+    # --- reading stamps ---
+
+    def _chunks(
+        self, asked: TableRequest, table: pa.Table, places: Sequence[Entry | None], size: int
+    ) -> Iterator[Chunk]:
+        for start in range(0, len(places), size):
+            rows = table.slice(start, size)
+            some = places[start : start + size]
+            if not asked.kinds:
+                yield Chunk(len(some), rows)
+                continue
+            yield Chunk(len(some), rows, self._reader.run(partial(self._stamps, asked, some)))
+
+    def _stamps(self, asked: TableRequest, places: Sequence[Entry | None]) -> dict[str, Images]:
+        """Return the images of some rows, by the name of their column."""
+        entries = [entry for entry in places if entry is not None]
+        images: dict[tuple[str, object], NDArray[np.generic]] = {}
+        calls = [
+            partial(
+                self._with_file,
+                asked.view,
+                group,
+                partial(_read_stamps, self._reader, asked.view.survey, kind),
+            )
+            for group in _by_file(entries)
+            for kind in asked.kinds
+        ]
+        for found in self._reader.together(calls):
+            images |= found
+        return {
+            asked.view.stamp_name(kind): [
+                None if entry is None else images.get((kind, _identity(entry))) for entry in places
+            ]
+            for kind in asked.kinds
+        }
+
+
+def _being_rewritten(file_id: FileId) -> StorageUnavailable:
+    return StorageUnavailable(
+        f"{file_name(file_id.path)} is being rewritten; try again in a moment"
+    )
+
+
+def _written(entry: Entry) -> tuple[int, str]:
+    return entry.file.modified, entry.file.path
+
+
+def _age(entry: Entry) -> tuple[float, int, int]:
+    """Order alerts from the newest to the oldest; those without a time come last."""
+    time = -math.inf if math.isnan(entry.time) else entry.time
+    return -time, -(entry.alert_id or 0), -entry.row
+
+
+def _identity(entry: Entry) -> object:
+    """Return what stays the same of an alert that is found again in a file written anew."""
+    return (entry.file.path, entry.row) if entry.alert_id is None else entry.alert_id
+
+
+def _by_file(entries: Iterable[Entry]) -> list[list[Entry]]:
+    files: dict[FileId, list[Entry]] = {}
+    for entry in entries:
+        files.setdefault(entry.file, []).append(entry)
+    return list(files.values())
+
+
+def _unknown_columns(asked: TableRequest, known: frozenset[str]) -> tuple[str, ...]:
+    """Return the names asked for that nothing has. Raises InvalidParameter if none has any."""
+    names = asked.columns or ()
+    there = known | {asked.view.stamp_name(kind) for kind in asked.kinds}
+    unknown = tuple(name for name in names if name not in there)
+    if names and len(unknown) == len(names):
+        near = nearest(names[0], there)
+        hint = f"; did you mean {near!r}?" if near else ""
+        raise InvalidParameter(
+            "columns", f"none of these columns exists; /api/v1/columns lists them{hint}"
+        )
+    return unknown
+
+
+def _newest_first(parts: Sequence[_Part]) -> tuple[list[Entry], Columns]:
+    """Return the rows of several files as one table, newest first."""
+    entries = [entry for part in parts for entry in part.entries]
+    order = sorted(range(len(entries)), key=lambda row: _age(entries[row]))
+    columns = join([part.columns for part in parts], [len(part.entries) for part in parts])
+    taken = pa.array(order, pa.int64())
+    return (
+        [entries[row] for row in order],
+        {name: without_nan(values.take(taken)) for name, values in columns.items()},
+    )
+
+
+def _shown(asked: TableRequest, columns: Columns, known: frozenset[str], rows: int) -> pa.Table:
+    """Return the columns asked for, in the order asked."""
+    history = asked.view.history
+    if asked.columns is None:
+        hidden = history.column if history is not None else None
+        names = [name for name in columns if name != hidden]
+    else:
+        names = [name for name in asked.columns if name in columns]
+        if asked.history and history is not None and history.tag not in names:
+            names.append(history.tag)
+    # Asked for and known, but not to be worked out: its inputs are not there.
+    missing = [name for name in asked.columns or () if name in known and name not in columns]
+    fields = {name: columns[name] for name in names if name in columns}
+    fields |= {name: pa.nulls(rows, pa.string()) for name in missing}
+    if asked.columns is not None:
+        fields = {name: fields[name] for name in (*asked.columns, *fields) if name in fields}
+    return pa.table(fields)
+
+
+# --- one file ----------------------------------------------------------------------------------
+
+
+def _read_part(
+    reader: Reader, asked: TableRequest, file: OpenFile, entries: Sequence[Entry]
+) -> _Part:
+    """Read the rows of some alerts from their file.
+
+    Raises FileChanged where a row does not hold the alert that it should.
+    """
+    footer = read_footer(file)
+    schema = footer.metadata.schema.to_arrow_schema()
+    columns = columns_of(asked.view, schema)
+    chosen = _chosen(asked, columns)
+    history = asked.view.history
+    paths = {name: column.path for name, column in chosen.items()}
+    if asked.history and history is not None and history.column in schema.names:
+        paths[history.column] = history.column
+    maps = {
+        start: path
+        for start, path in maps_of(asked.view, schema).items()
+        if asked.columns is None or any(name.startswith(start) for name in asked.columns)
+    }
+    key = _key_path(asked.view.survey, footer)
+    wanted = dict.fromkeys((*paths.values(), *maps.values(), *key))
+    read = _read_paths(footer, entries, list(wanted))
+    for path in key:
+        _check_ids(file, read[path], entries)
+    found = {name: read[path] for name, path in paths.items()}
+    for start, path in maps.items():
+        for name, values in take_map_apart(read[path]).items():
+            found.setdefault(start + name, values)
+    known = {*columns, *found, *(derived.name for derived in asked.view.derived)}
+    if asked.history and history is not None:
+        known.add(history.tag)
+    return _Part(entries, found, frozenset(known))
+
+
+def _chosen(asked: TableRequest, columns: Mapping[str, Column]) -> dict[str, Column]:
+    """Return the columns to read: those asked for, and what else the answer is made of."""
+    if asked.columns is None:
+        return {name: column for name, column in columns.items() if not column.asked}
+    wanted = set(asked.columns)
+    for derived in asked.view.derived:
+        if derived.name in wanted:
+            wanted |= {*derived.needs, *derived.may_need}
+    history = asked.view.history
+    if asked.history and history is not None:
+        wanted |= {history.object_name, history.alert_name, history.time_name, history.band_name}
+    return {name: column for name, column in columns.items() if name in wanted}
+
+
+def _key_path(survey: Survey, footer: Footer) -> tuple[str, ...]:
+    """Return the column of alert ids, as a tuple of one, or of none where the file has none."""
+    columns = (footer.metadata.schema.column(n) for n in range(len(footer.metadata.schema)))
+    there = {column.path for column in columns if column.physical_type in ID_TYPES}
+    return tuple(name for name in survey.alert_key.columns if name in there)[:1]
+
+
+def _read_paths(footer: Footer, entries: Sequence[Entry], paths: list[str]) -> dict[str, pa.Array]:
+    """Return the cells of some rows, by the path of their column, in the order of ``entries``."""
+    counts = [footer.metadata.row_group(n).num_rows for n in range(footer.metadata.num_row_groups)]
+    first_rows = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    rows = np.array([entry.row for entry in entries], np.int64)
+    if (rows < 0).any() or (rows >= first_rows[-1]).any():
+        raise FileChanged(footer.window.id.path)
+    groups = np.searchsorted(first_rows, rows, "right") - 1
+    pieces: dict[str, list[pa.Array]] = {path: [] for path in paths}
+    places: list[NDArray[np.int64]] = []
+    for group in np.unique(groups).tolist():
+        mine = np.flatnonzero(groups == group)
+        places.append(mine)
+        arrays = read_rows(footer, group, rows[mine] - first_rows[group], paths)
+        for path, values in zip(paths, arrays, strict=True):
+            pieces[path].append(values)
+    if len(places) == 1:
+        return {path: values[0] for path, values in pieces.items()}
+    back = pa.array(np.argsort(np.concatenate(places)))
+    return {path: pa.concat_arrays(values).take(back) for path, values in pieces.items()}
+
+
+def _check_ids(file: OpenFile, values: pa.Array, entries: Sequence[Entry]) -> None:
+    """Raise FileChanged unless each row holds the alert that the catalog says."""
+    for value, entry in zip(values.to_pylist(), entries, strict=True):
+        held = int(value) if isinstance(value, str) and value.lstrip("-").isdigit() else value
+        if entry.alert_id is not None and held != entry.alert_id:
+            raise FileChanged(file.id.path)
+
+
+class _LastPage(Window):
+    """A file that remembers what it read last: stamps next to each other share a page."""
+
+    def __init__(self, file: OpenFile) -> None:
+        super().__init__(file, 0, b"")
+
+    def read_at(self, length: int, offset: int) -> bytes:
+        data = super().read_at(length, offset)
+        self.start, self.data = offset, data
+        return data
+
+
+def _read_stamps(
+    reader: Reader, survey: Survey, kind: str, file: OpenFile, entries: Sequence[Entry]
+) -> dict[tuple[str, object], NDArray[np.generic]]:
+    """Return the images of one kind of some alerts of a file.
+
+    One that is missing, or that cannot be used, is left out: the other rows still answer.
+    """
+    index = reader.index_of(file)
+    column = index.stamp_column(survey, kind)
+    if column is None:
+        return {}
+    known = len(index.tables)
+    images = {}
+    # Looks like the open file to those who read from it.
+    view = cast(OpenFile, _LastPage(file))
+    for entry in sorted(entries, key=lambda entry: entry.row):
+        if entry.row >= index.row_groups[-1]:
+            raise FileChanged(file.id.path)
+        try:
+            cell = index.read_stamp(view, column, entry.row)
+            if cell:
+                images[kind, _identity(entry)] = read_pixels(reader.unpack(kind, cell))
+        except StoredDataError as error:
+            reader.archive.check_unchanged(file.id)
+            log.warning("%s of alert %s: %s", kind, entry.alert_id, error.detail)
+    if len(index.tables) > known:
+        reader.keep(index)
+    return images
+
+
+# --- what there is -----------------------------------------------------------------------------
+
+
+def describe_columns(tables: Tables, surveys: Sequence[Survey]) -> list[dict[str, str]]:
+    """Return every column of every table: survey, table, name, type, unit and what it is.
+
+    Raises a CutoutError.
+    """
+    return [
+        entry
+        for route, views in TABLES.items()
+        for view in views
+        if view.survey in surveys
+        for entry in _describe_view(tables, route, view)
+    ]
+
+
+def _describe_view(tables: Tables, route: str, view: View) -> Iterator[dict[str, str]]:
+    columns = tables.columns(view)
+    types = {name: type_name(column.type) for name, column in columns.items()}
+    if types:
+        types |= {view.stamp_name(kind): "array" for kind in KINDS}
+    for name, kind in types.items():
+        unit, text = describe(view, name)
+        yield {
+            "survey": view.survey.name,
+            "table": route,
+            "name": name,
+            "type": kind,
+            "unit": unit,
+            "description": text,
+        }
+
+
+def group_columns(entries: Iterable[dict[str, str]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return what ``describe_columns`` does by survey, then by table, then by name."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for entry in entries:
+        rest = {name: entry[name] for name in ("type", "unit", "description")}
+        tables = found.setdefault(entry["survey"], {})
+        tables.setdefault(entry["table"], {})[entry["name"]] = rest
+    return found

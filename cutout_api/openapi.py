@@ -7,6 +7,7 @@ from typing import Any
 
 from . import __version__
 from .errors import CutoutError, error_classes
+from .formatter import FORMATS
 from .request import PARAMETERS, Parameter
 from .surveys import SURVEYS
 
@@ -105,25 +106,18 @@ def _query(parameter: Parameter) -> dict[str, Any]:
         "description": parameter.description,
         # Never required here: without any argument the route describes itself.
         "required": False,
-        "schema": _schema(parameter),
+        "schema": parameter.json_schema(),
     }
     if parameter.example is not None:
         entry["example"] = parameter.example
     return entry
 
 
-def _schema(parameter: Parameter) -> dict[str, Any]:
-    schema = dict(parameter.schema)
-    if parameter.default is not None:
-        schema["default"] = parameter.default
-    return schema
-
-
 def _body() -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {
-            parameter.name: {**_schema(parameter), "description": parameter.description}
+            parameter.name: {**parameter.json_schema(), "description": parameter.description}
             for parameter in PARAMETERS.values()
         },
         "required": [parameter.name for parameter in PARAMETERS.values() if parameter.required],
@@ -161,9 +155,12 @@ def _responses(array_schema: dict[str, Any]) -> dict[str, Any]:
             "headers": headers,
             "content": {
                 "application/json": {"schema": array_schema},
-                "application/octet-stream": {"schema": _BINARY},
                 "application/fits": {"schema": _BINARY},
-                "image/png": {"schema": _BINARY},
+                **{
+                    known.media_type: {"schema": _BINARY}
+                    for known in FORMATS.values()
+                    if known.media_type != "application/json"
+                },
             },
         },
         "304": {"description": "The copy that If-None-Match names is still right"},

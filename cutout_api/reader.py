@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from . import metrics
+from .epochs import Entry
 from .errors import (
     AlertNotFound,
     ArchiveFileNotFound,
@@ -25,7 +27,8 @@ from .errors import (
     StoredDataError,
     shorten,
 )
-from .index import NO_ID, Epoch, FileIndex, IndexCache, IndexStore, Location
+from .facts import read_entries
+from .index import NEVER, NO_ID, Epoch, FileIndex, IndexCache, IndexStore, Location
 from .request import CutoutRequest
 from .settings import Settings
 from .stamp import Stamp, StampLimits, unpack
@@ -41,6 +44,8 @@ class Alert:
     alert_id: int | None
     """None where the file has no ids of alerts."""
     stamps: tuple[Stamp, ...]
+    entry: Entry | None = None
+    """Its id and time, and all its facts where the request needs them."""
 
 
 class Reader:
@@ -146,10 +151,24 @@ class Reader:
                 error.where = error.where or f"{location.file.path}, row {location.row}"
                 self.archive.check_unchanged(location.file)
                 raise
+        entry = self._read_entry(request, location)
         if self.archive.changes_in_place:
             self.archive.check_unchanged(location.file)
-        alert_id = location.epoch.alert_id
-        return Alert(None if alert_id == NO_ID else alert_id, stamps)
+        return Alert(entry.alert_id, stamps, entry)
+
+    def _read_entry(self, request: CutoutRequest, location: Location) -> Entry:
+        """Return what is known of the alert; more than the index tells only where it is needed."""
+        if request.needs_facts:
+            with self._opened(location.file) as file:
+                return read_entries(file, request.survey, [location.row])[0]
+        time, alert_id = location.epoch.time, location.epoch.alert_id
+        return Entry(
+            location.file,
+            location.row,
+            None if alert_id == NO_ID else int(alert_id),
+            None,
+            math.nan if time == NEVER else float(time),
+        )
 
     def _find(self, request: CutoutRequest) -> tuple[Location, FileIndex]:
         """Return where the newest matching alert of the file or folder is, and its file's index.

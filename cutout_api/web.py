@@ -38,16 +38,19 @@ from .errors import (
     error_classes,
     shorten,
 )
-from .formatter import FORMATS, Layout, format_stamps
+from .formatter import FORMATS, explain_stamps, format_stamps
+from .info import describe_shot
 from .openapi import describe_service
+from .panels import Layout, Shot
 from .reader import Alert, Reader
 from .render import Rendering, render
-from .request import PUBLIC, CutoutRequest, describe_parameters, parse_request
+from .request import PUBLIC, CutoutRequest, describe_parameters, parse_info_request, parse_request
 from .settings import Settings
 from .surveys import SURVEYS
 
 log = logging.getLogger("cutout_api")
 
+CUTOUTS = "/api/v1/cutouts"
 PROBLEM = "application/problem+json"
 JSON = "application/json"
 FITS_MEDIA_TYPES = ("application/fits", "image/fits")
@@ -97,6 +100,7 @@ def create_app(settings: Settings) -> Flask:
         max_age=86400,
     )
     _add_cutouts(app, reader, settings.limits.image_pixels)
+    _add_info(app, reader, settings.limits.image_pixels)
     _add_operations(app, reader)
     _add_pages(app)
     _add_error_handlers(app)
@@ -116,7 +120,7 @@ def warm_up(app: Flask) -> Reader:
 
 
 def _add_cutouts(app: Flask, reader: Reader, most_pixels: int) -> None:
-    @app.route("/api/v1/cutouts", methods=["GET", "POST"])
+    @app.route(CUTOUTS, methods=["GET", "POST"])
     def cutouts() -> Response:
         if request.method in ("GET", "HEAD") and not request.args:
             return _json({"args": describe_parameters()}, BRIEFLY)
@@ -124,10 +128,39 @@ def _add_cutouts(app: Flask, reader: Reader, most_pixels: int) -> None:
         g.format = asked.format
         g.sought = " ".join(f"{name}={value}" for name, value in asked.keys.items())
         alert = reader.read(asked)
-        layout = Layout(asked.survey, asked.dialect == PUBLIC, asked.rendering, most_pixels)
+        layout = _layout(asked, alert, most_pixels)
+        shot = Shot(alert.stamps, alert.entry)
+        if asked.explain:
+            return _json(explain_stamps(shot, layout), _caching(asked))
         with metrics.stage("format"):
-            body, media_type = format_stamps(alert.stamps, asked.format, layout)
+            body, media_type = format_stamps(shot, asked.format, layout)
         return _send(body, media_type, asked, alert)
+
+
+def _add_info(app: Flask, reader: Reader, most_pixels: int) -> None:
+    @app.route(f"{CUTOUTS}/info", methods=["GET", "POST"])
+    def info() -> Response:
+        asked = parse_info_request(_payload())
+        g.sought = " ".join(f"{name}={value}" for name, value in asked.keys.items())
+        alert = reader.read(asked)
+        layout = _layout(asked, alert, most_pixels)
+        return _json(describe_shot(Shot(alert.stamps, alert.entry), layout), _caching(asked))
+
+
+def _layout(asked: CutoutRequest, alert: Alert, most_pixels: int) -> Layout:
+    return Layout(
+        asked.survey,
+        asked.dialect == PUBLIC,
+        asked.rendering,
+        most_pixels,
+        asked.view,
+        asked.frame,
+        f"{CUTOUTS}?{asked.query(alert.alert_id)}" if FORMATS[asked.format].is_picture else "",
+    )
+
+
+def _caching(asked: CutoutRequest) -> str:
+    return FOREVER if asked.names_one_alert else BRIEFLY
 
 
 def _add_operations(app: Flask, reader: Reader) -> None:
@@ -362,9 +395,9 @@ def _send(body: bytes, media_type: str, asked: CutoutRequest, alert: Alert) -> R
         response.vary.add("Accept")
     if chosen.suffix:
         stem = _file_stem(asked, alert)
-        disposition = "attachment" if chosen.suffix == ".fits" else "inline"
+        disposition = "inline" if chosen.is_picture else "attachment"
         response.headers["Content-Disposition"] = f"{disposition}; filename={stem}{chosen.suffix}"
-    return _finish(response, FOREVER if asked.names_one_alert else BRIEFLY)
+    return _finish(response, _caching(asked))
 
 
 def _preferred_fits_type(default: str) -> str:

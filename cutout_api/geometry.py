@@ -41,6 +41,10 @@ class Geometry:
     sky: Matrix | None = None
     """Where given, the picture is turned so that north is up and east left."""
 
+    @property
+    def changes(self) -> bool:
+        return self.factor != 1 or self.sky is not None
+
     def size(self, shape: tuple[int, int]) -> tuple[int, int]:
         """Return (ny, nx) of the picture of an image of ``shape``."""
         return max(round(shape[0] * self.factor), 1), max(round(shape[1] * self.factor), 1)

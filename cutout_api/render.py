@@ -171,7 +171,7 @@ def render(
             drawn = _convolve(drawn, KERNELS[rendering.convolution_kernel])
         if rendering.invert:
             drawn = 1.0 - drawn
-        if geometry != UNCHANGED:
+        if geometry.changes:
             drawn = geometry.reshape(drawn, blank=float(rendering.invert))
         if rendering.colormap is None:
             return (drawn * 255).astype(np.uint8)

@@ -98,6 +98,8 @@ def write_view(stamp: Stamp, survey: Survey, view: View, entry: Entry | None) ->
             hdus[0] = _image_hdu(pixels, hdus[0].header, view, reverse)
         if view.wcs == FIX_WCS and view.plane != PSF:
             complete_header(hdus[0].header, survey, entry)
+        # ZTF's first card has its T at the wrong column, which astropy would write again.
+        hdus[0].header.set("SIMPLE", True, "conforms to FITS standard")
         written = hdus if view.plane == IMAGE else fits.HDUList([hdus[0]])
         written.writeto(buffer, output_verify="silentfix+ignore")
     return buffer.getvalue()

@@ -8,6 +8,7 @@ and shows its alert in the central pixel. astropy's WCS takes 12 MB, so it is im
 from __future__ import annotations
 
 import math
+import textwrap
 import warnings
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _LINEAR = ("PC1_1", "PC2_2", "PC1_2", "PC2_1", "CD1_1", "CD2_2", "CD1_2", "CD2_1")
 _PROJECTION = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CUNIT1": "deg", "CUNIT2": "deg"}
+_HISTORY_WIDTH = 72
 _LARGEST_DISTORTION = 2.0
 """A pixel that is more than so much longer than it is wide is a mistake in the header."""
 
@@ -51,16 +53,18 @@ def complete_header(header: fits.Header, survey: Survey, entry: Entry | None) ->
     """
     if has_position(header):
         added: dict[str, str | float] = dict(_PROJECTION)
-        history = "WCS: {} added by cutout_api: the header had no projection"
+        history = "WCS completed by cutout_api: the header had no projection"
     else:
         added = _approximate_cards(header, survey, entry)
-        history = "WCS: {} added by cutout_api, approximate: the alert in the central pixel"
+        history = "approximate WCS by cutout_api: the alert in the central pixel"
     added["RADESYS"] = "ICRS"
     new = {name: value for name, value in added.items() if name not in header}
     if not new:
         return
     header.update(new)
-    header.add_history(history.format(", ".join(new)))
+    header.add_history(history)
+    for line in textwrap.wrap("added: " + ", ".join(new), _HISTORY_WIDTH):
+        header.add_history(line)
 
 
 def _approximate_cards(

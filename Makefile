@@ -5,7 +5,7 @@ BIN := .venv/bin
 HDFS_CLIENT := .cache/hdfs
 HDFS_SERVER := .cache/hdfs-server
 
-.PHONY: help run test check format clean bench bench-hdfs
+.PHONY: help run test check format clean bench bench-hdfs gallery
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -28,6 +28,9 @@ bench: .venv/bench ## measure against today's algorithm and other readers, on lo
 
 bench-hdfs: .venv/bench hdfs ## the same on a real HDFS
 	$(BIN)/python -m benchmarks --storage hdfs $(BENCH)
+
+gallery: .venv/run ## draw every option into docs/gallery, and write docs/gallery.md
+	$(BIN)/python docs/make_gallery.py
 
 format: .venv/test ## format and fix what can be fixed
 	$(BIN)/ruff format .

@@ -54,7 +54,7 @@ def draw_panel(
     width = sum(tile.picture.shape[1] for tile in tiles) + _GAP * (len(tiles) - 1)
     height = max(tile.picture.shape[0] for tile in tiles)
     widest = max(tile.picture.shape[1] for tile in tiles)
-    font = _font(min(max(widest // 17, 9), 28))
+    font = _font(min(max(widest // 16, 10), 28))
     line = math.ceil(sum(font.getmetrics()) if isinstance(font, ImageFont.FreeTypeFont) else 12) + 2
     captions = _wrap(describe_alert(entry, survey, labels), font, width - 2 * _GAP)
     top = line if TITLES in labels else 0

@@ -8,7 +8,7 @@ from typing import Any
 from . import __version__
 from .errors import CutoutError, error_classes
 from .formatter import FORMATS
-from .request import PARAMETERS, Parameter
+from .request import INFO_PARAMETERS, PARAMETERS, Parameter
 from .surveys import SURVEYS
 
 PROBLEM_SCHEMA = {
@@ -48,7 +48,22 @@ _ARRAYS = {
             "additionalProperties": False,
             "minProperties": 1,
         },
+        {
+            "title": "explain=1",
+            "type": "object",
+            "required": ["software", "request", "survey", "kinds"],
+            "properties": {"request": {"type": "string"}, "kinds": {"type": "array"}},
+        },
     ]
+}
+_INFO = {
+    "type": "object",
+    "required": ["software", "survey", "alert", "stamps", "flags"],
+    "properties": {
+        "alert": {"type": "object"},
+        "stamps": {"type": "array", "items": {"type": "object"}},
+        "flags": {"type": "object"},
+    },
 }
 _BINARY: dict[str, Any] = {}
 
@@ -88,6 +103,15 @@ def describe_service() -> dict[str, Any]:
                     },
                     "responses": _responses(_ARRAYS),
                 },
+            },
+            "/api/v1/cutouts/info": {
+                "get": {
+                    "operationId": "getInfo",
+                    "tags": ["cutouts"],
+                    "summary": "What is measured in the stamps of one alert",
+                    "parameters": [_query(PARAMETERS[name]) for name in INFO_PARAMETERS],
+                    "responses": _info_responses(),
+                }
             },
             "/healthz": {"get": _plain("getHealth", "The process answers", "application/json")},
             "/readyz": {
@@ -167,6 +191,15 @@ def _responses(array_schema: dict[str, Any]) -> dict[str, Any]:
     }
     statuses = {cls.status for cls in error_classes()} - {405, 414}
     return found | {str(status): _problem(status) for status in sorted(statuses)}
+
+
+def _info_responses() -> dict[str, Any]:
+    found = _responses({})
+    found["200"] = {
+        "description": "Header, WCS, noise and flags of each stamp",
+        "content": {"application/json": {"schema": _INFO}},
+    }
+    return found
 
 
 def _problem(status: int) -> dict[str, Any]:

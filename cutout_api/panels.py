@@ -186,7 +186,7 @@ def find_alert(
 # --- many alerts -------------------------------------------------------------------------------
 
 MOST_EPOCHS = 200
-SHEET_READABLE = 126
+SHEET_READABLE = 189
 FRAME_MILLISECONDS = 600
 _PAPER = 16
 _SHEET_LABELS = ("date", "band", "magnitude")

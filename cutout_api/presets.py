@@ -38,8 +38,8 @@ PRESETS: Mapping[str, Preset] = {
         {"interval": PERCENTILE, "pmin": 5.0, "pmax": 99.9, "stretch": ASINH, "a": 0.02},
     ),
     "difference": Preset(
-        "fading is blue, brightening red",
-        {"interval": PERCENTILE, "pmin": 0.5, "pmax": 99.5, "stretch": "linear", "colormap": "bwr"},
+        "for kind=Difference: less is blue, more is red, the noise about white",
+        {"interval": ZSCALE, "stretch": "linear", "colormap": "bwr"},
     ),
 }
 

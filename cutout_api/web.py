@@ -138,7 +138,7 @@ def _add_cutouts(app: Flask, reader: Reader, most_pixels: int) -> None:
 
 
 def _add_info(app: Flask, reader: Reader, most_pixels: int) -> None:
-    @app.route(f"{CUTOUTS}/info", methods=["GET", "POST"])
+    @app.get(f"{CUTOUTS}/info")
     def info() -> Response:
         asked = parse_info_request(_payload())
         g.sought = " ".join(f"{name}={value}" for name, value in asked.keys.items())

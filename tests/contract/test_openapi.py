@@ -61,6 +61,10 @@ VALUES = {
     "objectId": st.sampled_from(["ZTF24aaaaaaa", "ZTF24aaaaaac"]),
     "candid": st.sampled_from(["2656254792815010000", 2656254792815010002]),
     "diaSourceId": st.sampled_from([lsst_alert(n)["diaSourceId"] for n in range(8)]),
+    "labels": st.sampled_from(["all", "none", "date,compass"]),
+    "explain": st.sampled_from([0, "1"]),
+    "size": st.sampled_from([20, "300"]),
+    "zoom": st.sampled_from([0.5, "3"]),
     "diaObjectId": st.just(str(lsst_alert(0)["diaSource"]["diaObjectId"])),
 }
 
@@ -77,7 +81,7 @@ def payloads(draw: st.DrawFn) -> dict[str, Any]:
     for name, parameter in PARAMETERS.items():
         if not draw(st.booleans()) and not parameter.required:
             continue
-        good = VALUES.get(name, st.sampled_from(parameter.choices or (1, "99.5", 50.0)))
+        good = VALUES.get(name, st.sampled_from(parameter.allowed or (1, "99.5", 50.0)))
         payload[name] = draw(good if draw(st.integers(0, 9)) else anything)
     return payload
 

@@ -52,8 +52,12 @@ def _wire(payload: Payload) -> Payload:
     return {"output-format": payload.pop("format", "PNG"), **payload}
 
 
-def ask(client: FlaskClient, payload: Payload, route: str = ROUTE) -> TestResponse:
-    return client.post(route, json=payload)
+def ask(client: FlaskClient, payload: Payload) -> TestResponse:
+    return client.post(ROUTE, json=payload)
+
+
+def measure(client: FlaskClient, payload: Payload) -> TestResponse:
+    return client.get(f"{ROUTE}/info", query_string=payload)
 
 
 def picture(response: TestResponse) -> Image.Image:
@@ -258,13 +262,26 @@ def test_no_option_on_no_stamp_is_a_failure_of_the_service(pictures: FlaskClient
     for payload in asked:
         assert ask(pictures, payload).status_code in (200, 400, 404), payload
     for what in ZTF_ODD:
-        assert ask(pictures, _ids(ztf(what)), f"{ROUTE}/info").status_code == 200
+        assert measure(pictures, _ids(ztf(what))).status_code == 200
     for what in LSST_ODD:
-        assert ask(pictures, _ids(lsst(what)), f"{ROUTE}/info").status_code == 200
+        assert measure(pictures, _ids(lsst(what))).status_code == 200
 
 
 def _ids(payload: Payload) -> Payload:
     return {name: value for name, value in payload.items() if name not in ("kind", "output-format")}
+
+
+def test_measuring_takes_ids_and_nothing_of_pictures(pictures: FlaskClient) -> None:
+    answer = measure(pictures, _ids(ztf()) | {"labels": "all"})
+    problem = json.loads(answer.data)
+    assert (answer.status_code, problem["code"]) == (400, "unknown_parameter")
+    found = measure(pictures, _ids(ztf())).json
+    assert [stamp["kind"] for stamp in found["stamps"]] == list(KINDS)
+    assert measure(pictures, _ids(ztf()) | {"kind": "Template"}).json["stamps"][0]["shape"] == [
+        63,
+        63,
+    ]
+    assert measure(pictures, _ids(ztf()) | {"kind": "Temple"}).status_code == 400
 
 
 # --- planes and sign ---------------------------------------------------------------------------
@@ -431,7 +448,7 @@ def _real_keys(limit: int = 50) -> Iterator[Payload]:
 def test_each_real_alert_lies_where_its_fixed_wcs_says(real: FlaskClient) -> None:
     offsets: dict[str, list[float]] = {"candid": [], "diaSourceId": []}
     for keys in _real_keys():
-        facts = ask(real, {**keys, "kind": "Difference"}, f"{ROUTE}/info").json
+        facts = measure(real, {**keys, "kind": "Difference"}).json
         answer = ask(real, {**keys, "kind": "Difference", "return_type": "FITS", "wcs": "fix"})
         with fits.open(io.BytesIO(answer.data)) as hdus:
             hdus.verify("exception")

@@ -43,7 +43,6 @@ from .views import (
     AS_DELIVERED,
     AS_STORED,
     FIX_WCS,
-    IMAGE,
     NO_WCS,
     PLANES,
     PSF,
@@ -305,7 +304,10 @@ _TABLE = (
         default="PNG",
     ),
     _choice_parameter(
-        "stretch", _STRETCHES, "Pictures: the stretch.", example="sigmoid", default="sigmoid"
+        "stretch",
+        _STRETCHES,
+        "Pictures: the stretch. Without it sigmoid; linear with an interval, asinh with a.",
+        example="sigmoid",
     ),
     Parameter(
         "colormap",
@@ -354,7 +356,7 @@ _TABLE = (
     *(
         Parameter(
             name,
-            f"Pictures, interval=manual: the pixel value drawn {drawn}, in the stamp's own units; "
+            f"Pictures: the pixel value drawn {drawn} with interval=manual, in the stamp's units; "
             f"the {extreme} pixel when only the other is given.",
             parse_number,
             example=example,
@@ -397,16 +399,16 @@ _TABLE = (
     _choice_parameter(
         "resample",
         tuple(RESAMPLINGS),
-        "Pictures that are resized or turned: how pixels in between are found. Without it "
+        "Pictures: how pixels in between are found where it is resized or turned. Without it "
         "nearest, and bicubic where orient turns the picture.",
         example="bicubic",
     ),
     _choice_parameter(
         "orient",
         ORIENTATIONS,
-        "Pictures: north turns them so that north is up and east left; asis leaves row 0 on top.",
+        "Pictures: north turns them so that north is up and east left; asis, as without it, "
+        "leaves row 0 on top.",
         example="north",
-        default="asis",
     ),
     Parameter(
         "labels",
@@ -419,18 +421,16 @@ _TABLE = (
     _choice_parameter(
         "plane",
         PLANES,
-        "Which plane of the stamp, in every format; all but image only for LSST. "
+        "Which plane of the stamp, in every format: image without it, the others only for LSST. "
         "snr is image / sqrt(variance).",
         example="variance",
-        default=IMAGE,
     ),
     _choice_parameter(
         "diffsign",
         SIGNS,
-        "The sign of Difference stamps: sci-ref is science - template; as-delivered is what the "
-        "survey sent, which for ZTF is template - science where the source has faded.",
+        "The sign of Difference stamps: sci-ref is science - template; as-delivered, as without "
+        "it, is what the survey sent: for ZTF template - science where the source has faded.",
         example="sci-ref",
-        default=AS_DELIVERED,
     ),
     _choice_parameter(
         "wcs",
@@ -438,7 +438,6 @@ _TABLE = (
         "FITS: fix adds the cards that the header lacks to be a WCS of the sky (for ZTF an "
         "approximate one, from the alert's position), and says so in HISTORY.",
         example="fix",
-        default=NO_WCS,
     ),
     Parameter(
         "explain",

@@ -211,7 +211,7 @@ def test_every_parameter_has_a_labelled_control_with_its_description(browser: Br
             assert browser.text("#hint-key") == parameter.description
         else:
             assert browser.find(f"label[for='{parameter.name}']").text == parameter.name
-            hint = parameter.description.removeprefix("PNG: ")
+            hint = parameter.description.removeprefix("Pictures: ")
             assert browser.text(f"#hint-{parameter.name}").lower() == hint.lower()
 
 
@@ -220,7 +220,7 @@ def test_every_colormap_is_suggested(browser: Browser) -> None:
     suggested = browser.run(
         'return [...document.querySelector("#colormap").list.options].map((o) => o.value)'
     )
-    assert set(suggested) == set(PARAMETERS["colormap"].choices or ())
+    assert set(suggested) == set(PARAMETERS["colormap"].allowed or ())
     assert len(suggested) > 150
 
 

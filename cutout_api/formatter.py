@@ -13,6 +13,7 @@ import orjson
 from astropy.io import fits
 from PIL import Image
 
+from .errors import PictureTooLarge
 from .labels import to_rgb
 from .panels import (
     FRAME_MILLISECONDS,
@@ -131,11 +132,15 @@ class Encoder:
 
     encode: Callable[[Picture, Recipe], bytes]
     encode_epochs: Callable[[Sequence[Picture], Recipe], bytes] | None = None
+    longest: int = 2**31 - 1
+    """The most pixels that the format has for a side."""
 
     def write(self, shot: Shot, layout: Layout) -> bytes:
         """Write the picture of one alert; its stamps are side by side."""
         panel = draw_panels([shot], layout)[0]
-        return self.encode(panel.picture(layout), describe_panels([panel], layout))
+        picture = panel.picture(layout)
+        self._check([picture])
+        return self.encode(picture, describe_panels([panel], layout))
 
     def write_epochs(self, shots: Sequence[Shot], layout: Layout) -> bytes:
         """Write the alerts on one shared scale, in the order given: a contact sheet or animation.
@@ -145,7 +150,16 @@ class Encoder:
         if self.encode_epochs is None:
             raise TypeError("this format has no pictures of several epochs")
         pictures, panels, chosen = draw_epochs(shots, layout)
+        self._check(pictures)
         return self.encode_epochs(pictures, describe_panels(panels, chosen))
+
+    def _check(self, pictures: Sequence[Picture]) -> None:
+        longest = max(max(picture.shape[:2]) for picture in pictures)
+        if longest > self.longest:
+            raise PictureTooLarge(
+                f"a side of {longest} pixels is more than the {self.longest} of this format: "
+                "ask for PNG, or a smaller size"
+            )
 
 
 def encode_png(picture: Picture, recipe: Recipe) -> bytes:
@@ -224,9 +238,9 @@ FORMATS = {
     "array": Format("application/json", suffix="", write=write_array),
     "FITS": Format("application/octet-stream", suffix=".fits", write=write_fits),
     "PNG": _picture("image/png", ".png", Encoder(encode_png, encode_sheet)),
-    "JPEG": _picture("image/jpeg", ".jpg", Encoder(encode_jpeg, encode_jpeg_sheet)),
-    "WebP": _picture("image/webp", ".webp", Encoder(encode_webp, encode_webp_animation)),
-    "GIF": _picture("image/gif", ".gif", Encoder(encode_gif, encode_gif_animation)),
+    "JPEG": _picture("image/jpeg", ".jpg", Encoder(encode_jpeg, encode_jpeg_sheet, 65_500)),
+    "WebP": _picture("image/webp", ".webp", Encoder(encode_webp, encode_webp_animation, 16_383)),
+    "GIF": _picture("image/gif", ".gif", Encoder(encode_gif, encode_gif_animation, 65_535)),
     "NPY": Format("application/x-npy", suffix=".npy", write=write_npy),
     "NPZ": Format("application/x-npz", suffix=".npz", write=write_npz),
 }

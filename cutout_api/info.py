@@ -82,16 +82,16 @@ def describe_stamp(stamp: Stamp, entry: Entry | None, layout: Layout) -> dict[st
 
 
 def _cards(header: fits.Header) -> list[dict[str, Any]]:
-    found = []
-    for card in header.cards:
-        with warnings.catch_warnings(action="ignore"), WARNINGS:
-            try:
-                value = card.value
-            except (ValueError, fits.VerifyError):
-                value = card.image[10:].strip()
-        entry = {"keyword": card.keyword, "value": _value(value), "comment": str(card.comment)}
-        found.append(entry)
-    return found
+    with WARNINGS, warnings.catch_warnings(action="ignore"):
+        return [_card(card) for card in header.cards]
+
+
+def _card(card: fits.Card) -> dict[str, Any]:
+    try:
+        value, comment = card.value, card.comment
+    except (ValueError, fits.VerifyError):  # a card that cannot be taken apart
+        value, comment = card.image[8:].strip(), ""
+    return {"keyword": card.keyword, "value": _value(value), "comment": str(comment)}
 
 
 def _value(value: Any) -> Any:

@@ -24,6 +24,10 @@ ORIENTATIONS = (NORTH, AS_IS)
 READABLE = 252
 """Pixels to which a stamp is enlarged at least, so that its labels can be read."""
 
+RESHAPED_PART = 4
+"""What is resized, turned or labelled may have this part of ``image_pixels``: a pixel of it takes
+some 40 bytes while it is drawn."""
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -52,7 +56,7 @@ class Layout:
     """Array answers: an object by column name (public dialect) or a plain list (internal)."""
     rendering: Rendering
     image_pixels: int
-    """The most pixels that a picture may have for each kind."""
+    """The most pixels that a stamp, and its picture, may have."""
     view: View = AS_STORED
     frame: Frame = field(default_factory=Frame)
     request: str = ""
@@ -127,12 +131,14 @@ def _check_size(images: Sequence[Pixels], factor: float, layout: Layout) -> None
     geometry = Geometry(factor)
     sizes = [geometry.size((image.shape[0], image.shape[1])) for image in images]
     height, width = max(ny for ny, _ in sizes), sum(nx for _, nx in sizes)
-    if height * width <= len(images) * layout.image_pixels:
+    plain = layout.frame.is_plain
+    most = layout.image_pixels if plain else layout.image_pixels // RESHAPED_PART
+    if height * width <= len(images) * most:
         return
-    if factor <= 1:
-        raise StampTooLarge(f"side by side, the stamps exceed {layout.image_pixels} pixels each")
+    if plain:
+        raise StampTooLarge(f"side by side, the stamps exceed {most} pixels each")
     raise PictureTooLarge(
-        f"a picture of {width} x {height} pixels exceeds {layout.image_pixels} for each stamp: "
+        f"a picture of {width} x {height} pixels exceeds {most} for each stamp: "
         "give a smaller size or zoom"
     )
 
@@ -197,7 +203,7 @@ def draw_epochs(shots: Sequence[Shot], layout: Layout) -> tuple[list[Picture], l
 
     Returns the pictures, what they were made of, and the layout with what was chosen for them.
     Raises PictureTooLarge for more than ``MOST_EPOCHS``, or more pixels in all than
-    ``image_pixels`` times four.
+    twice ``image_pixels``.
     """
     if len(shots) > MOST_EPOCHS:
         raise PictureTooLarge(
@@ -237,7 +243,7 @@ def _check_total(shots: Sequence[Shot], layout: Layout) -> None:
     ]
     geometry = Geometry(find_factor(pixels, layout.frame))
     sizes = [geometry.size((image.shape[0], image.shape[1])) for image in pixels]
-    most = 4 * layout.image_pixels
+    most = 2 * layout.image_pixels
     total = len(sizes) * max(ny for ny, _ in sizes) * max(nx for _, nx in sizes)
     if total > most:
         raise PictureTooLarge(

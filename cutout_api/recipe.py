@@ -31,6 +31,9 @@ _EXIF_DESCRIPTION, _EXIF_SOFTWARE = 0x010E, 0x0131
 def describe_panels(panels: Sequence[Panel], layout: Layout) -> dict[str, Any]:
     """Return the recipe of the pictures of one alert, or of several drawn alike."""
     alerts = [describe_entry(panel.shot.entry, layout.survey) for panel in panels]
+    if len(alerts) > 1:  # EXIF holds 64 kB
+        told = (layout.survey.alert_key.name, "date")
+        alerts = [{name: alert[name] for name in told if name in alert} for alert in alerts]
     recipe: dict[str, Any] = {
         "software": SOFTWARE,
         "request": layout.request,

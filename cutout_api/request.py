@@ -189,13 +189,13 @@ def parse_percent(value: Any) -> float:
     return number
 
 
-def positive(most: float) -> Callable[[Any], float]:
-    """Return a parser for numbers above 0, up to ``most``."""
+def number_between(least: float, most: float) -> Callable[[Any], float]:
+    """Return a parser for numbers from ``least`` to ``most``."""
 
     def parse(value: Any) -> float:
         number = parse_number(value)
-        if not 0 < number <= most:
-            raise ValueError(f"must be above 0 and at most {most:g}")
+        if not least <= number <= most:
+            raise ValueError(f"must be a number from {least:g} to {most:g}")
         return number
 
     return parse
@@ -230,7 +230,9 @@ def parse_labels(value: Any) -> tuple[str, ...]:
 
 
 NONE = "none"
-MOST_SIZE, MOST_ZOOM, MOST_A = 8192, 64.0, 1000.0
+MOST_SIZE = 8192
+LEAST_ZOOM, MOST_ZOOM = 0.001, 64.0
+LEAST_A, MOST_A = 1e-6, 1000.0
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _STRETCHES = tuple(STRETCHES)
@@ -371,9 +373,9 @@ _TABLE = (
         "a",
         "Pictures: astropy's AsinhStretch with this a: linear below, logarithmic above this part "
         "of the interval. Without it, stretch=asinh is the public Fink API's, nearly linear.",
-        positive(MOST_A),
+        number_between(LEAST_A, MOST_A),
         example=0.1,
-        schema={"type": "number", "exclusiveMinimum": 0, "maximum": MOST_A},
+        schema={"type": "number", "minimum": LEAST_A, "maximum": MOST_A},
     ),
     Parameter(
         "invert",
@@ -392,9 +394,9 @@ _TABLE = (
     Parameter(
         "zoom",
         "Pictures: how many times larger than the stamp.",
-        positive(MOST_ZOOM),
+        number_between(LEAST_ZOOM, MOST_ZOOM),
         example=4,
-        schema={"type": "number", "exclusiveMinimum": 0, "maximum": MOST_ZOOM},
+        schema={"type": "number", "minimum": LEAST_ZOOM, "maximum": MOST_ZOOM},
     ),
     _choice_parameter(
         "resample",

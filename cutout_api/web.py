@@ -51,6 +51,8 @@ from .surveys import SURVEYS
 log = logging.getLogger("cutout_api")
 
 CUTOUTS = "/api/v1/cutouts"
+LONGEST_ADDRESS = 8_000
+"""What is longer cannot be asked by GET, nor told in the EXIF of a picture."""
 PROBLEM = "application/problem+json"
 JSON = "application/json"
 FITS_MEDIA_TYPES = ("application/fits", "image/fits")
@@ -148,6 +150,9 @@ def _add_info(app: Flask, reader: Reader, most_pixels: int) -> None:
 
 
 def _layout(asked: CutoutRequest, alert: Alert, most_pixels: int) -> Layout:
+    again = ""
+    if asked.explain or FORMATS[asked.format].is_picture:
+        again = f"{CUTOUTS}?{asked.query(alert.alert_id)}"
     return Layout(
         asked.survey,
         asked.dialect == PUBLIC,
@@ -155,7 +160,7 @@ def _layout(asked: CutoutRequest, alert: Alert, most_pixels: int) -> Layout:
         most_pixels,
         asked.view,
         asked.frame,
-        f"{CUTOUTS}?{asked.query(alert.alert_id)}" if FORMATS[asked.format].is_picture else "",
+        again if len(again) <= LONGEST_ADDRESS else "",
     )
 
 

@@ -190,6 +190,7 @@ REFUSED = [
     (ztf(interval="minmax", stretch="sigmoid"), 400, "conflicting_parameters", "interval"),
     (ztf(a=0.1, stretch="log"), 400, "conflicting_parameters", "a"),
     (ztf(a=0), 400, "invalid_parameter", "a"),
+    (ztf(a=1e-320), 400, "invalid_parameter", "a"),
     (ztf(a=-1), 400, "invalid_parameter", "a"),
     (ztf(invert="maybe"), 400, "invalid_parameter", "invert"),
     (ztf(invert=2), 400, "invalid_parameter", "invert"),
@@ -198,11 +199,19 @@ REFUSED = [
     (ztf(size=10**9), 400, "invalid_parameter", "size"),
     (ztf(size=True), 400, "invalid_parameter", "size"),
     (ztf(zoom=0), 400, "invalid_parameter", "zoom"),
+    (ztf(zoom="1e-9"), 400, "invalid_parameter", "zoom"),
     (ztf(zoom=65), 400, "invalid_parameter", "zoom"),
     (ztf(zoom=2, size=100), 400, "conflicting_parameters", "zoom"),
     (ztf(zoom=64), 413, "picture_too_large", None),
     (ztf(size=8192), 413, "picture_too_large", None),
     (ztf("one row", size=8192, zoom=None, kind="All"), 413, "picture_too_large", None),
+    (ztf("one row", size=8192, kind="All", format="WebP"), 413, "picture_too_large", None),
+    (
+        ztf("one row", size=6000, format="WebP", kind="All", labels="all"),
+        413,
+        "picture_too_large",
+        None,
+    ),
     (ztf(resample="linear"), 400, "invalid_parameter", "resample"),
     (ztf(orient="up"), 400, "invalid_parameter", "orient"),
     (ztf(labels="date,colour"), 400, "invalid_parameter", "labels"),
@@ -388,6 +397,16 @@ def test_a_picture_tells_the_request_that_gives_it_again(pictures: FlaskClient) 
         again = pictures.get(recipe["request"])
         np.testing.assert_array_equal(pixels(again), pixels(answer))
         assert pictures.get(_recipe(picture(again))["request"]).data == again.data
+
+
+@pytest.mark.parametrize("name", ["PNG", "JPEG", "WebP", "GIF"])
+def test_an_endless_path_does_not_spoil_the_recipe(pictures: FlaskClient, name: str) -> None:
+    payload = ztf(format=name)
+    payload["hdfsPath"] = "./" * 30_000 + payload["hdfsPath"]
+    answer = ask(pictures, payload)
+    assert answer.status_code in (200, 400, 403, 404)
+    if answer.status_code == 200:
+        assert _recipe(picture(answer))["request"] == ""
 
 
 def _recipe(image: Image.Image) -> Payload:

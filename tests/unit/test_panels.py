@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cutout_api.errors import PictureTooLarge
-from cutout_api.formatter import FORMATS, format_epochs
+from cutout_api.formatter import FORMATS, format_epochs, format_stamps
 from cutout_api.panels import (
     MOST_EPOCHS,
     Frame,
@@ -146,6 +146,20 @@ def test_too_many_epochs_are_refused_with_the_remedy() -> None:
         format_epochs([FADING[0]] * (MOST_EPOCHS + 1), "PNG", LAYOUT)
     with pytest.raises(PictureTooLarge, match="smaller size"):
         format_epochs([FADING[0]] * 20, "GIF", replace(LAYOUT, frame=Frame(size=2000)))
+
+
+@pytest.mark.parametrize("name", ["PNG", "JPEG", "GIF", "WebP"])
+def test_as_many_epochs_as_are_drawn_fit_every_format(name: str) -> None:
+    small = replace(LAYOUT, frame=Frame(size=63))
+    open_image(format_epochs([FADING[0]] * MOST_EPOCHS, name, small)[0]).load()
+
+
+@pytest.mark.parametrize("name", ["JPEG", "GIF", "WebP"])
+def test_a_side_longer_than_a_format_has_is_refused(name: str) -> None:
+    row = Shot([stamp(content=ztf_fits(star((1, 70_000))))], entry())
+    with pytest.raises(PictureTooLarge, match="PNG"):
+        format_stamps(row, name, LAYOUT)
+    open_image(format_stamps(row, "PNG", LAYOUT)[0]).load()
 
 
 def test_stamps_of_several_shapes_and_without_facts_fit_one_sheet() -> None:

@@ -42,6 +42,13 @@ def test_the_centroid_is_where_the_source_is_bright_or_faded(flux: float) -> Non
     assert found["y"] == pytest.approx(-1, abs=0.1)
 
 
+def test_the_centroid_is_counted_from_the_alert_along_columns_and_rows() -> None:
+    image = star(at=(21.0, 42.0)).astype(np.float64)
+    found = measure(image, (20.0, 40.0), fits.Header())["centroid_offset"]
+    assert found["x"] == pytest.approx(1, abs=0.1)
+    assert found["y"] == pytest.approx(2, abs=0.1)
+
+
 def holes(where: tuple[object, ...]) -> np.ndarray:
     image = star()
     image[where] = np.nan

@@ -23,7 +23,8 @@ from cutout_api.panels import (
     draw_panels,
     find_factor,
 )
-from cutout_api.render import Rendering
+from cutout_api.render import Rendering, choose_scale
+from cutout_api.stamp import read_pixels
 from cutout_api.surveys import LSST, ZTF
 
 from ..pictures import CANDID, entry, lsst_stamp, stamp, star
@@ -60,6 +61,18 @@ def test_epochs_share_one_scale_so_that_fading_is_seen(rendering: Rendering) -> 
     light = [int(panel.tiles[0].picture.sum()) for panel in panels]
     assert all(later < earlier for earlier, later in itertools.pairwise(light))
     assert len({panel.scales for panel in panels}) == 1
+    pixels = [read_pixels(shot.stamps[0]) for shot in FADING]
+    assert panels[0].scales == (choose_scale(pixels, rendering),)
+
+
+def test_a_shared_scale_is_that_of_all_pixels_together() -> None:
+    dark, bright = np.zeros((3, 3)), np.full((3, 3), 8.0)
+    minmax = choose_scale([dark, bright], Rendering("linear", interval="minmax"))
+    assert (minmax.low, minmax.high) == (0, 8)
+    sigmoid = choose_scale([dark, bright], Rendering())
+    assert (sigmoid.low, sigmoid.high) == (4, 4)
+    legacy = choose_scale([dark, bright], Rendering("linear"))
+    assert (legacy.low, legacy.high) == (0, 8)
 
 
 def test_each_kind_has_a_scale_of_its_own() -> None:

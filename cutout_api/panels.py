@@ -94,10 +94,19 @@ def draw_panels(shots: Sequence[Shot], layout: Layout) -> list[Panel]:
 
     Raises StampUnreadable, PlaneMissing, FactMissing, StampTooLarge, PictureTooLarge.
     """
-    pixels = [
+    return _draw_panels(shots, _read_views(shots, layout), layout)
+
+
+def _read_views(shots: Sequence[Shot], layout: Layout) -> list[list[Pixels]]:
+    return [
         [read_view(stamp, layout.survey, layout.view, shot.entry) for stamp in shot.stamps]
         for shot in shots
     ]
+
+
+def _draw_panels(
+    shots: Sequence[Shot], pixels: Sequence[Sequence[Pixels]], layout: Layout
+) -> list[Panel]:
     scales = [choose_scale(images, layout.rendering) for images in zip(*pixels, strict=True)]
     factor = find_factor([image for images in pixels for image in images], layout.frame)
     for images in pixels:
@@ -214,8 +223,9 @@ def draw_epochs(shots: Sequence[Shot], layout: Layout) -> tuple[list[Picture], l
     if frame.labels is None:
         frame = replace(frame, labels=_SHEET_LABELS)
     chosen = replace(layout, frame=replace(frame, readable=SHEET_READABLE))
-    _check_total(shots, chosen)
-    panels = draw_panels(shots, chosen)
+    pixels = _read_views(shots, chosen)
+    _check_total(pixels, chosen)
+    panels = _draw_panels(shots, pixels, chosen)
     pictures = [panel.picture(chosen) for panel in panels]
     height = max(picture.shape[0] for picture in pictures)
     width = max(picture.shape[1] for picture in pictures)
@@ -235,19 +245,15 @@ def arrange_sheet(pictures: Sequence[Picture]) -> Picture:
     return sheet
 
 
-def _check_total(shots: Sequence[Shot], layout: Layout) -> None:
-    pixels = [
-        read_view(stamp, layout.survey, layout.view, shot.entry)
-        for shot in shots
-        for stamp in shot.stamps
-    ]
-    geometry = Geometry(find_factor(pixels, layout.frame))
-    sizes = [geometry.size((image.shape[0], image.shape[1])) for image in pixels]
+def _check_total(pixels: Sequence[Sequence[Pixels]], layout: Layout) -> None:
+    images = [image for epoch in pixels for image in epoch]
+    geometry = Geometry(find_factor(images, layout.frame))
+    sizes = [geometry.size((image.shape[0], image.shape[1])) for image in images]
     most = 2 * layout.image_pixels
     total = len(sizes) * max(ny for ny, _ in sizes) * max(nx for _, nx in sizes)
     if total > most:
         raise PictureTooLarge(
-            f"{len(shots)} epochs have {total} pixels in all, more than {most}: narrow them by "
+            f"{len(pixels)} epochs have {total} pixels in all, more than {most}: narrow them by "
             "band or by date, or give a smaller size or zoom"
         )
 

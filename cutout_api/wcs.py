@@ -7,6 +7,7 @@ and shows its alert in the central pixel. astropy's WCS takes 12 MB, so it is im
 
 from __future__ import annotations
 
+import io
 import math
 import textwrap
 import warnings
@@ -16,9 +17,9 @@ import numpy as np
 from astropy.io import fits
 
 from .epochs import Entry
-from .errors import FactMissing
+from .errors import FactMissing, StampUnreadable
 from .geometry import Matrix
-from .stamp import WARNINGS, Stamp, open_fits
+from .stamp import WARNINGS, Stamp
 from .surveys import Survey
 
 if TYPE_CHECKING:
@@ -33,9 +34,13 @@ _LARGEST_DISTORTION = 2.0
 
 def read_header(stamp: Stamp) -> fits.Header:
     """Return the header of the stamp's primary HDU; raises StampUnreadable."""
-    with open_fits(stamp) as hdus:
-        header: fits.Header = hdus[0].header.copy()
-        return header
+    try:
+        with WARNINGS, warnings.catch_warnings(action="ignore"):
+            # Of the first HDU only: fits.open takes ten times as long.
+            header: fits.Header = fits.Header.fromfile(io.BytesIO(stamp.fits))
+    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        raise StampUnreadable(f"the {stamp.kind} stamp is not a readable FITS file") from error
+    return header
 
 
 def has_position(header: fits.Header) -> bool:

@@ -16,6 +16,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from cutout_api.openapi import describe_service
 from cutout_api.request import PARAMETERS
 from cutout_api.settings import Settings
+from cutout_api.surveys import SURVEYS
 from cutout_api.web import create_app
 
 from ..archive import NIGHT
@@ -69,6 +70,9 @@ VALUES = {
 }
 
 
+IDS = {key.name for survey in SURVEYS for key in survey.keys}
+
+
 @st.composite
 def payloads(draw: st.DrawFn) -> dict[str, Any]:
     """Payloads made of good values, and of anything JSON can hold."""
@@ -79,7 +83,10 @@ def payloads(draw: st.DrawFn) -> dict[str, Any]:
     )
     payload = {}
     for name, parameter in PARAMETERS.items():
-        if not draw(st.booleans()) and not parameter.required:
+        # An alert's ids in half of the cases; of the many options a few at a time, for most of
+        # them exclude one another.
+        wanted = draw(st.booleans()) if name in IDS else draw(st.integers(0, 9)) == 9
+        if not wanted and not parameter.required:
             continue
         good = VALUES.get(name, st.sampled_from(parameter.allowed or (1, "99.5", 50.0)))
         payload[name] = draw(good if draw(st.integers(0, 9)) else anything)

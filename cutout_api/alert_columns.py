@@ -5,6 +5,7 @@ These few columns of some four hundred are read whole, a few kilobytes of a file
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -182,3 +183,14 @@ def _mapped(values: pa.Array, convert: Callable[..., Any]) -> list[Any]:
     )
     meanings = [convert(value) for value in texts]
     return [None if place is None else meanings[place] for place in encoded.indices.to_pylist()]
+
+
+def read_entry(file: OpenFile, survey: Survey, row: int) -> Entry:
+    """Return what one row of a file says of its alert.
+
+    Raises FileUnreadable, NotParquet.
+    """
+    for alerts in read_alert_columns(file):
+        if alerts.survey is survey:
+            return next(itertools.islice(alerts.entries(file.id), row, None))
+    return Entry(file.id, row, None, None, math.nan)

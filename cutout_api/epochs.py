@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from .stamp import Stamp
 from .storage import FileId
 from .surveys import KeyValue, Survey
 
@@ -31,6 +32,25 @@ class Entry:
     dec: float = math.nan
     positive: bool | None = None
     """Whether the source is brighter than in the template."""
+
+
+@dataclass(frozen=True)
+class Alert:
+    """One alert: its stamps, those that were asked for, and what is known of it."""
+
+    stamps: Sequence[Stamp]
+    entry: Entry | None = None
+
+    @property
+    def alert_id(self) -> int | None:
+        """None where the file has no ids of alerts."""
+        return None if self.entry is None else self.entry.alert_id
+
+    @property
+    def time(self) -> float | None:
+        """Days, as the survey's column has it; None: unknown."""
+        unknown = self.entry is None or math.isnan(self.entry.time)
+        return None if unknown or self.entry is None else self.entry.time
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,11 @@ where, and the remedy.
         ArchiveFileNotFound       file_not_found
         AlertNotFound             alert_not_found
         StampMissing              stamp_missing
+        PlaneMissing              plane_missing
+        FactMissing               fact_missing
       MethodNotAllowed 405        method_not_allowed
       BodyTooLarge 413            body_too_large
+      PictureTooLarge 413         picture_too_large
       AddressTooLong 414          address_too_long
       UnsupportedMediaType 415    unsupported_media_type
       InternalError 500           internal_error
@@ -205,6 +208,21 @@ class StampMissing(NotFound):
     """Of the kinds that were asked for, those that the alert has."""
 
 
+class PlaneMissing(NotFound):
+    """The stamp is there, but its file has no such plane."""
+
+    code, title = "plane_missing", "The stamp has no such plane"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, parameter="plane")
+
+
+class FactMissing(NotFound):
+    """What the answer needs to know of the alert is neither in its row nor in its stamp."""
+
+    code, title = "fact_missing", "The alert does not say what this needs"
+
+
 class MethodNotAllowed(CutoutError):
     """The address exists, but not for this method."""
 
@@ -215,6 +233,12 @@ class BodyTooLarge(CutoutError):
     """The body exceeds ``limits.body_bytes``."""
 
     status, code, title = 413, "body_too_large", "The body is too large"
+
+
+class PictureTooLarge(CutoutError):
+    """The picture asked for exceeds ``limits.image_pixels``, or has too many epochs."""
+
+    status, code, title = 413, "picture_too_large", "The picture is larger than this service draws"
 
 
 class AddressTooLong(CutoutError):

@@ -8,28 +8,22 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import orjson
 from astropy.io import fits
 from PIL import Image
 
-from .errors import StampTooLarge
-from .render import Rendering, render, triptych
-from .stamp import Alert, Stamp, open_fits, read_pixels
-from .surveys import Survey
+from .epochs import Alert
+from .errors import PictureTooLarge
+from .labels import to_rgb
+from .panels import FRAME_MILLISECONDS, Layout, arrange_sheet, draw_epochs, draw_panels
+from .recipe import describe_panels, exif, explain, png_chunks
+from .render import Picture
+from .stamp import Stamp, open_fits
+from .views import Pixels, read_view, write_view
 
-
-@dataclass(frozen=True)
-class Layout:
-    """What a format needs to know of the request besides the stamps."""
-
-    survey: Survey
-    by_name: bool
-    """Array answers: an object by column name (public dialect) or a plain list (internal)."""
-    rendering: Rendering
-    image_pixels: int
-    """The most pixels that a picture may have."""
-    kinds: tuple[str, ...] = ()
-    """What was asked for, of which an alert among many may lack some."""
+Recipe = dict[str, Any]
+JPEG_QUALITY = 92
 
 
 @dataclass(frozen=True)
@@ -39,20 +33,21 @@ class Format:
     media_type: str
     suffix: str
     """Of the file name that a browser saves the answer under; empty: shown, not saved."""
-    write: Callable[[Sequence[Stamp], Layout], bytes]
+    write: Callable[[Alert, Layout], bytes]
+    is_picture: bool = False
     write_epochs: Callable[[Sequence[Alert], Layout], bytes] | None = None
-    """Writes many alerts; None: one answer holds one."""
+    """Writes several alerts; None: one answer holds one."""
 
 
-def write_array(stamps: Sequence[Stamp], layout: Layout) -> bytes:
+def write_array(shot: Alert, layout: Layout) -> bytes:
     """Write the pixels as JSON, each the shortest decimal that reads back to the same float32.
 
     NaN and infinities are ``null``: no JSON parser outside Python accepts the bare words.
     """
-    arrays = [read_pixels(stamp) for stamp in stamps]
+    arrays = _read(shot, layout)
     if not layout.by_name:
         return orjson.dumps(arrays, option=orjson.OPT_SERIALIZE_NUMPY)
-    names = [layout.survey.response_key.format(kind=stamp.kind) for stamp in stamps]
+    names = [layout.survey.response_key.format(kind=stamp.kind) for stamp in shot.stamps]
     return orjson.dumps(dict(zip(names, arrays, strict=True)), option=orjson.OPT_SERIALIZE_NUMPY)
 
 
@@ -65,7 +60,10 @@ def write_array_of_epochs(alerts: Sequence[Alert], layout: Layout) -> bytes:
     survey = layout.survey
     written = []
     for alert in alerts:
-        pixels = {stamp.kind: read_pixels(stamp) for stamp in alert.stamps}
+        pixels = {
+            stamp.kind: image
+            for stamp, image in zip(alert.stamps, _read(alert, layout), strict=True)
+        }
         entry: dict[str, Any] = {
             survey.alert_key.name: None if alert.alert_id is None else str(alert.alert_id),
             survey.time_name: alert.time,
@@ -79,19 +77,52 @@ def write_array_of_epochs(alerts: Sequence[Alert], layout: Layout) -> bytes:
     return orjson.dumps(written, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def write_fits(stamps: Sequence[Stamp], _layout: Layout) -> bytes:
-    """Write the stored FITS file byte for byte; of several, one multi-extension file.
+def _read(shot: Alert, layout: Layout) -> list[Pixels]:
+    return [read_view(stamp, layout.survey, layout.view, shot.entry) for stamp in shot.stamps]
+
+
+def write_npy(shot: Alert, layout: Layout) -> bytes:
+    """Write one array of shape (ny, nx), or of several stamps (kinds, ny, nx), padded with NaN.
+
+    What is padded is at the end of rows and columns.
+    """
+    arrays = _read(shot, layout)
+    shapes = {array.shape for array in arrays}
+    if len(arrays) > 1 and len(shapes) > 1:
+        ny, nx = (max(shape[axis] for shape in shapes) for axis in (0, 1))
+        padded = np.full((len(arrays), ny, nx), np.nan, np.result_type(*arrays, np.float32))
+        for place, array in enumerate(arrays):
+            padded[place, : array.shape[0], : array.shape[1]] = array
+        content: Pixels = padded
+    else:
+        content = arrays[0] if len(arrays) == 1 else np.stack(arrays)
+    buffer = io.BytesIO()
+    np.save(buffer, content, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def write_npz(shot: Alert, layout: Layout) -> bytes:
+    """Write the arrays by kind: ``numpy.load(...)["Science"]``."""
+    arrays = dict(zip((stamp.kind for stamp in shot.stamps), _read(shot, layout), strict=True))
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def write_fits(shot: Alert, layout: Layout) -> bytes:
+    """Write the stored FITS file byte for byte, unless ``layout.view`` changes it; of several one.
 
     The latter is an empty primary HDU, then every HDU of each stamp with its header, named
     ``SCIENCE``, ``TEMPLATE``, ``DIFFERENCE``, and further planes ``SCIENCE_UNCERT``, ...
     """
-    if len(stamps) == 1:
-        return stamps[0].fits
+    files = [write_view(stamp, layout.survey, layout.view, shot.entry) for stamp in shot.stamps]
+    if len(files) == 1:
+        return files[0]
     merged = fits.HDUList([fits.PrimaryHDU()])
     buffer = io.BytesIO()
     with ExitStack() as opened:
-        for stamp in stamps:
-            merged.extend(_extensions(stamp, opened))
+        for stamp, content in zip(shot.stamps, files, strict=True):
+            merged.extend(_extensions(Stamp(stamp.kind, content), opened))
         merged.writeto(buffer, output_verify="silentfix+ignore")
     return buffer.getvalue()
 
@@ -108,7 +139,8 @@ def write_fits_of_epochs(alerts: Sequence[Alert], layout: Layout) -> bytes:
     with ExitStack() as opened:
         for version, alert in enumerate(alerts, 1):
             for stamp in alert.stamps:
-                for part in _extensions(stamp, opened):
+                content = write_view(stamp, layout.survey, layout.view, alert.entry)
+                for part in _extensions(Stamp(stamp.kind, content), opened):
                     part.ver = version
                     if alert.alert_id is not None:
                         part.header["ALERTID"] = (str(alert.alert_id), "alert id")
@@ -141,16 +173,115 @@ def _as_extension(hdu: fits.PrimaryHDU) -> fits.ImageHDU:
     return part
 
 
-def write_png(stamps: Sequence[Stamp], layout: Layout) -> bytes:
-    """Write an 8-bit picture, grayscale or with a colormap RGBA; several side by side."""
-    pictures = [render(read_pixels(stamp), layout.rendering) for stamp in stamps]
-    width = sum(picture.shape[1] for picture in pictures)
-    if max(picture.shape[0] for picture in pictures) * width > len(pictures) * layout.image_pixels:
-        raise StampTooLarge(f"side by side, the stamps exceed {layout.image_pixels} pixels each")
-    picture = pictures[0] if len(pictures) == 1 else triptych(pictures)
+# --- pictures ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """How one kind of file holds a picture, several pictures, and the recipe."""
+
+    encode: Callable[[Picture, Recipe], bytes]
+    encode_epochs: Callable[[Sequence[Picture], Recipe], bytes] | None = None
+    longest: int = 2**31 - 1
+    """The most pixels that the format has for a side."""
+
+    def write(self, shot: Alert, layout: Layout) -> bytes:
+        """Write the picture of one alert; its stamps are side by side."""
+        panel = draw_panels([shot], layout)[0]
+        picture = panel.picture(layout)
+        self._check([picture])
+        return self.encode(picture, describe_panels([panel], layout))
+
+    def write_epochs(self, shots: Sequence[Alert], layout: Layout) -> bytes:
+        """Write the alerts on one shared scale, in the order given: a contact sheet or animation.
+
+        Raises PictureTooLarge.
+        """
+        if self.encode_epochs is None:
+            raise TypeError("this format has no pictures of several epochs")
+        pictures, panels, chosen = draw_epochs(shots, layout)
+        self._check(pictures)
+        return self.encode_epochs(pictures, describe_panels(panels, chosen))
+
+    def _check(self, pictures: Sequence[Picture]) -> None:
+        longest = max(max(picture.shape[:2]) for picture in pictures)
+        if longest > self.longest:
+            raise PictureTooLarge(
+                f"a side of {longest} pixels is more than the {self.longest} of this format: "
+                "ask for PNG, or a smaller size"
+            )
+
+
+def encode_png(picture: Picture, recipe: Recipe) -> bytes:
+    """Encode an 8-bit picture: grayscale, with a colormap RGBA, with labels RGB."""
+    return _save(Image.fromarray(picture), "PNG", pnginfo=png_chunks(recipe))
+
+
+def encode_jpeg(picture: Picture, recipe: Recipe) -> bytes:
+    """Encode without chroma subsampling, which would smear the colours of single pixels."""
+    image = Image.fromarray(picture) if picture.ndim == 2 else to_rgb(picture)
+    return _save(image, "JPEG", quality=JPEG_QUALITY, subsampling=0, exif=exif(recipe))
+
+
+def encode_webp(picture: Picture, recipe: Recipe) -> bytes:
+    """Encode without loss, always RGB or RGBA: the format has no grayscale."""
+    return _save(Image.fromarray(picture), "WEBP", lossless=True, exact=True, exif=exif(recipe))
+
+
+def encode_gif(picture: Picture, recipe: Recipe) -> bytes:
+    image = Image.fromarray(picture) if picture.ndim == 2 else to_rgb(picture)
+    return _save(image, "GIF", comment=orjson.dumps(recipe))
+
+
+def encode_sheet(pictures: Sequence[Picture], recipe: Recipe) -> bytes:
+    return encode_png(arrange_sheet(pictures), recipe)
+
+
+def encode_jpeg_sheet(pictures: Sequence[Picture], recipe: Recipe) -> bytes:
+    return encode_jpeg(arrange_sheet(pictures), recipe)
+
+
+def encode_gif_animation(pictures: Sequence[Picture], recipe: Recipe) -> bytes:
+    first, *others = _frames(pictures)
+    return _save(
+        first,
+        "GIF",
+        save_all=True,
+        append_images=others,
+        duration=FRAME_MILLISECONDS,
+        loop=0,
+        optimize=False,
+        comment=orjson.dumps(recipe),
+    )
+
+
+def encode_webp_animation(pictures: Sequence[Picture], recipe: Recipe) -> bytes:
+    first, *others = _frames(pictures)
+    return _save(
+        first,
+        "WEBP",
+        save_all=True,
+        append_images=others,
+        duration=FRAME_MILLISECONDS,
+        loop=0,
+        lossless=True,
+        exif=exif(recipe),
+    )
+
+
+def _frames(pictures: Sequence[Picture]) -> list[Image.Image]:
+    return [Image.fromarray(picture) for picture in pictures]
+
+
+def _save(image: Image.Image, name: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG")
+    image.save(buffer, format=name, **options)
     return buffer.getvalue()
+
+
+def _picture(media_type: str, suffix: str, encoder: Encoder) -> Format:
+    epochs = encoder.write_epochs if encoder.encode_epochs else None
+    return Format(media_type, suffix, encoder.write, is_picture=True, write_epochs=epochs)
 
 
 FORMATS = {
@@ -163,25 +294,36 @@ FORMATS = {
         write=write_fits,
         write_epochs=write_fits_of_epochs,
     ),
-    "PNG": Format("image/png", suffix=".png", write=write_png),
+    "PNG": _picture("image/png", ".png", Encoder(encode_png, encode_sheet)),
+    "JPEG": _picture("image/jpeg", ".jpg", Encoder(encode_jpeg, encode_jpeg_sheet, 65_500)),
+    "WebP": _picture("image/webp", ".webp", Encoder(encode_webp, encode_webp_animation, 16_383)),
+    "GIF": _picture("image/gif", ".gif", Encoder(encode_gif, encode_gif_animation, 65_535)),
+    "NPY": Format("application/x-npy", suffix=".npy", write=write_npy),
+    "NPZ": Format("application/x-npz", suffix=".npz", write=write_npz),
 }
 
 
-def format_stamps(stamps: Sequence[Stamp], name: str, layout: Layout) -> tuple[bytes, str]:
+def format_stamps(shot: Alert, name: str, layout: Layout) -> tuple[bytes, str]:
     """Return the answer's body and media type.
 
-    Raises StampUnreadable where a stamp's pixels cannot be read.
+    Raises StampUnreadable where a stamp's pixels cannot be read, PlaneMissing, FactMissing,
+    PictureTooLarge.
     """
     chosen = FORMATS[name]
-    return chosen.write(stamps, layout), chosen.media_type
+    return chosen.write(shot, layout), chosen.media_type
 
 
-def format_epochs(alerts: Sequence[Alert], name: str, layout: Layout) -> tuple[bytes, str]:
-    """Return the answer's body and media type for many alerts.
+def format_epochs(shots: Sequence[Alert], name: str, layout: Layout) -> tuple[bytes, str]:
+    """Return several alerts, with the same kinds each, in one answer, in the order given.
 
-    Raises ValueError for a format that holds one, StampUnreadable.
+    ``FORMATS[name].write_epochs`` must not be None, and there must be an alert.
     """
     chosen = FORMATS[name]
     if chosen.write_epochs is None:
-        raise ValueError(f"{name} holds one alert")
-    return chosen.write_epochs(alerts, layout), chosen.media_type
+        raise ValueError(f"{name} has no answer of several epochs")
+    return chosen.write_epochs(shots, layout), chosen.media_type
+
+
+def explain_stamps(shot: Alert, layout: Layout) -> Recipe:
+    """Return how the picture of an alert is drawn, as JSON: limits, stretch, orientation, ids."""
+    return explain(draw_panels([shot], layout), layout)

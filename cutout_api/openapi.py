@@ -7,7 +7,8 @@ from typing import Any
 
 from . import __version__
 from .errors import CutoutError, error_classes
-from .request import PARAMETERS, Parameter
+from .formatter import FORMATS
+from .request import INFO_PARAMETERS, PARAMETERS, Parameter
 from .surveys import SURVEYS
 from .table_formats import TABLE_FORMATS
 from .table_request import SCHEMA_PARAMETERS, TABLE_PARAMETERS
@@ -58,7 +59,22 @@ _ARRAYS = {
             "additionalProperties": False,
             "minProperties": 1,
         },
+        {
+            "title": "explain=1",
+            "type": "object",
+            "required": ["software", "request", "survey", "kinds"],
+            "properties": {"request": {"type": "string"}, "kinds": {"type": "array"}},
+        },
     ]
+}
+_INFO = {
+    "type": "object",
+    "required": ["software", "survey", "alert", "stamps", "flags"],
+    "properties": {
+        "alert": {"type": "object"},
+        "stamps": {"type": "array", "items": {"type": "object"}},
+        "flags": {"type": "object"},
+    },
 }
 _BINARY: dict[str, Any] = {}
 _ROWS = {
@@ -132,6 +148,15 @@ def describe_service() -> dict[str, Any]:
             **{f"/api/v1/{route}": _table(route) for route in TABLE_PARAMETERS},
             "/api/v1/schema": {"get": _columns("getSchema", _BY_NAME)},
             "/api/v1/columns": {"get": _columns("getColumns", _COLUMNS)},
+            "/api/v1/cutouts/info": {
+                "get": {
+                    "operationId": "getInfo",
+                    "tags": ["cutouts"],
+                    "summary": "What is measured in the stamps of one alert",
+                    "parameters": [_query(PARAMETERS[name]) for name in INFO_PARAMETERS],
+                    "responses": _info_responses(),
+                }
+            },
             "/healthz": {"get": _plain("getHealth", "The process answers", "application/json")},
             "/readyz": {
                 "get": _plain("getReadiness", "The archive answers", "application/json", (503, 504))
@@ -148,7 +173,7 @@ def _table(route: str) -> dict[str, Any]:
     body = {
         "type": "object",
         "properties": {
-            parameter.name: {**_schema(parameter), "description": parameter.description}
+            parameter.name: {**parameter.json_schema(), "description": parameter.description}
             for parameter in parameters
         },
         "additionalProperties": False,
@@ -219,25 +244,18 @@ def _query(parameter: Parameter) -> dict[str, Any]:
         "description": parameter.description,
         # Never required here: without any argument the route describes itself.
         "required": False,
-        "schema": _schema(parameter),
+        "schema": parameter.json_schema(),
     }
     if parameter.example is not None:
         entry["example"] = parameter.example
     return entry
 
 
-def _schema(parameter: Parameter) -> dict[str, Any]:
-    schema = dict(parameter.schema)
-    if parameter.default is not None:
-        schema["default"] = parameter.default
-    return schema
-
-
 def _body() -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {
-            parameter.name: {**_schema(parameter), "description": parameter.description}
+            parameter.name: {**parameter.json_schema(), "description": parameter.description}
             for parameter in PARAMETERS.values()
         },
         "required": [parameter.name for parameter in PARAMETERS.values() if parameter.required],
@@ -279,9 +297,12 @@ def _responses(array_schema: dict[str, Any]) -> dict[str, Any]:
             "headers": headers,
             "content": {
                 "application/json": {"schema": array_schema},
-                "application/octet-stream": {"schema": _BINARY},
                 "application/fits": {"schema": _BINARY},
-                "image/png": {"schema": _BINARY},
+                **{
+                    known.media_type: {"schema": _BINARY}
+                    for known in FORMATS.values()
+                    if known.media_type != "application/json"
+                },
             },
         },
         "304": _NOT_MODIFIED,
@@ -295,6 +316,15 @@ _NOT_MODIFIED = {"description": "The copy that If-None-Match names is still righ
 def _problems() -> dict[str, Any]:
     statuses = {cls.status for cls in error_classes()} - {405, 414}
     return {str(status): _problem(status) for status in sorted(statuses)}
+
+
+def _info_responses() -> dict[str, Any]:
+    found = _responses({})
+    found["200"] = {
+        "description": "Header, WCS, noise and flags of each stamp",
+        "content": {"application/json": {"schema": _INFO}},
+    }
+    return found
 
 
 def _problem(status: int) -> dict[str, Any]:

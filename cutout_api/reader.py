@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from . import metrics
+from .alert_columns import read_entry
 from .catalog import Catalog
-from .epochs import Entry
+from .epochs import Alert, Entry
 from .errors import (
     AlertNotFound,
     ArchiveFileNotFound,
@@ -34,7 +35,7 @@ from .index import NEVER, NO_ID, Epoch, FileIndex, IndexCache, IndexStore, Locat
 from .lookup import Lookup
 from .request import CutoutRequest
 from .settings import Settings
-from .stamp import Alert, Stamp, StampLimits, unpack
+from .stamp import Stamp, StampLimits, unpack
 from .storage import Archive, FileChanged, FileId, OpenFile
 
 T = TypeVar("T")
@@ -162,9 +163,16 @@ class Reader:
 
     def _read_once(self, request: CutoutRequest) -> Alert:
         location, cells = self.read_stored(request)
-        return self._decode(location, cells)
+        return self._decode(request, location, cells)
 
-    def _decode(self, location: Location, cells: dict[str, bytes]) -> Alert:
+    def _decode(
+        self,
+        request: CutoutRequest,
+        location: Location,
+        cells: dict[str, bytes],
+        entry: Entry | None = None,
+    ) -> Alert:
+        """Return the alert unpacked, with ``entry`` where it is known already."""
         with metrics.stage("decode"):
             try:
                 stamps = tuple(unpack(kind, cells[kind], self._stamp_limits) for kind in cells)
@@ -172,11 +180,23 @@ class Reader:
                 error.where = error.where or f"{location.file.path}, row {location.row}"
                 self.archive.check_unchanged(location.file)
                 raise
+        facts = entry or self._facts_of(request, location)
         if self.archive.changes_in_place:
             self.archive.check_unchanged(location.file)
+        return Alert(stamps, facts)
+
+    def _facts_of(self, request: CutoutRequest, location: Location) -> Entry:
+        """Return what is known of the alert; more than the index tells only where it is needed."""
+        if request.needs_facts:
+            with self.opened(location.file) as file:
+                return read_entry(file, request.survey, location.row)
         time, alert_id = location.epoch.time, location.epoch.alert_id
-        return Alert(
-            None if alert_id == NO_ID else alert_id, stamps, None if time == NEVER else time
+        return Entry(
+            location.file,
+            location.row,
+            None if alert_id == NO_ID else alert_id,
+            None,
+            math.nan if time == NEVER else time,
         )
 
     # --- alerts that the catalog, or the columns of a file, have named
@@ -206,7 +226,7 @@ class Reader:
             kinds = tuple(kind for kind in request.kinds if kind in error.there)
             if kinds:
                 return self._read_entry(replace(request, kinds=kinds), entry)
-            return Alert(entry.alert_id, (), None if math.isnan(entry.time) else entry.time)
+            return Alert((), entry)
 
     def _read_entry(self, request: CutoutRequest, entry: Entry) -> Alert:
         """Read an alert where it was said to be, or where else the catalog knows it."""
@@ -226,7 +246,7 @@ class Reader:
                 location, index = self._find_entry(request, entry)
                 with metrics.stage("read"):
                     cells = self._read_cells(request, location, index)
-                return self._decode(location, cells)
+                return self._decode(request, location, cells, entry)
             except FileChanged as error:
                 self.archive.forget(entry.file.path)
                 if attempt == 2:

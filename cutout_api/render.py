@@ -1,4 +1,4 @@
-"""Pixels -> picture: fill -> interval -> stretch -> convolve -> colormap.
+"""Pixels -> picture: fill -> interval -> stretch -> convolve -> reshape -> colormap.
 
 With its defaults this draws, pixel for pixel, what the public Fink API draws. Stretches and
 kernels are rows of `STRETCHES` and `KERNELS`; colormaps are matplotlib's.
@@ -16,19 +16,28 @@ What the recipe leaves undefined is drawn too, always the same way and without a
   column is used: `[N//2, columns//2]`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
-from matplotlib.colors import Colormap
 from numpy.typing import NDArray
 
-Image = NDArray[np.float64]
+from .geometry import Geometry, Image
+
+if TYPE_CHECKING:
+    from matplotlib.colors import Colormap
+
 Picture = NDArray[np.uint8]
 
 DEFAULT_PMIN, DEFAULT_PMAX = 0.5, 99.5
+SIGMOID, ASINH = "sigmoid", "asinh"
+PERCENTILE, MINMAX, ZSCALE, MANUAL = "percentile", "minmax", "zscale", "manual"
+INTERVALS = (PERCENTILE, MINMAX, ZSCALE, MANUAL)
+UNCHANGED = Geometry()
 
 
 def stretch_sigmoid(z: Image) -> Image:
@@ -79,6 +88,9 @@ KERNELS: Mapping[str, Image] = {
 
 def colormap_names() -> list[str]:
     """Every name that `Rendering.colormap` may have, sorted; reversed ones end in `_r`."""
+    # Imported where a colormap is asked for: 13 MB, for which a plain stamp has no use.
+    import matplotlib
+
     return sorted(matplotlib.colormaps)
 
 
@@ -91,18 +103,53 @@ class Rendering:
     one given alone leaves the other at 0.5 or 99.5, and `sigmoid` uses neither.
     """
 
-    stretch: str = "sigmoid"
+    stretch: str = SIGMOID
     colormap: str | None = None
     pmin: float | None = None
     pmax: float | None = None
     convolution_kernel: str | None = None
+    interval: str | None = None
+    """One of `INTERVALS`; None: percentiles where one is given, else the public API's."""
+    vmin: float | None = None
+    vmax: float | None = None
+    """Of the manual interval; None: the faintest or brightest pixel."""
+    a: float | None = None
+    """Where `asinh` turns from linear to logarithmic, a place in the interval; None: as the
+    public API's, whose 10 is so far beyond it that its asinh is a straight line."""
+    invert: bool = False
+    """Bright is dark."""
 
 
-def render(pixels: np.ndarray, rendering: Rendering) -> Picture:
-    """Draw a 2-D image of any real dtype and byte order.
+@dataclass(frozen=True)
+class Scale:
+    """What pixel values are measured by: an interval, or for `sigmoid` a mean and a deviation."""
 
-    Returns uint8 of shape (ny, nx), grayscale, or with a colormap (ny, nx, 4), RGBA. Nothing is
-    flipped: row 0 of the picture is row 0 of the pixels.
+    low: float
+    """vmin, or the mean."""
+    high: float
+    """vmax, or the standard deviation, 0 where there is none."""
+
+
+def choose_scale(images: Sequence[np.ndarray], rendering: Rendering) -> Scale:
+    """Return the scale that draws these images alike: each 2-D, of any real dtype, not empty.
+
+    Of several, `sigmoid`, percentiles, extremes and zscale are those of all pixels together; the
+    public API's interval reaches from the lowest of theirs to the highest.
+    """
+    with np.errstate(all="ignore"):
+        return _measure(images, [_fill(image) for image in images], rendering)
+
+
+def render(
+    pixels: np.ndarray,
+    rendering: Rendering,
+    scale: Scale | None = None,
+    geometry: Geometry = UNCHANGED,
+) -> Picture:
+    """Draw a 2-D image of any real dtype and byte order, on `scale` or its own.
+
+    Returns uint8 of shape (ny, nx), grayscale, or with a colormap (ny, nx, 4), RGBA. Unless
+    `geometry` says so nothing is flipped: row 0 of the picture is row 0 of the pixels.
 
     Raises ValueError if the image is not 2-D or holds no pixel, or if a percentile that is used
     lies outside [0, 100]; KeyError for a stretch, kernel or colormap that does not exist.
@@ -112,15 +159,20 @@ def render(pixels: np.ndarray, rendering: Rendering) -> Picture:
 
     # Overflow is foreseen in every step (see the module), so numpy need not tell.
     with np.errstate(all="ignore"):
-        image = np.array(pixels, dtype=np.float64, order="C")
-        filled = np.nan_to_num(image)
-        if rendering.stretch == "sigmoid":
-            placed = _standardise(filled)
+        filled = _fill(pixels)
+        if scale is None:
+            scale = _measure([pixels], [filled], rendering)
+        if rendering.stretch == SIGMOID:
+            placed = _standardise(filled, scale.low, scale.high)
         else:
-            placed = _place(filled, *_choose_interval(image, filled, rendering))
-        drawn = STRETCHES[rendering.stretch](placed)
+            placed = _place(filled, scale.low, scale.high)
+        drawn = _find_stretch(rendering)(placed)
         if rendering.convolution_kernel is not None:
             drawn = _convolve(drawn, KERNELS[rendering.convolution_kernel])
+        if rendering.invert:
+            drawn = 1.0 - drawn
+        if geometry.changes:
+            drawn = geometry.reshape(drawn, blank=float(rendering.invert))
         if rendering.colormap is None:
             return (drawn * 255).astype(np.uint8)
         return _find_colormap(rendering.colormap)(drawn, bytes=True)
@@ -146,24 +198,64 @@ def triptych(pictures: Sequence[np.ndarray]) -> Picture:
     return joined
 
 
-def _standardise(filled: Image) -> Image:
-    """The distance of each pixel from the mean, in (population) standard deviations."""
+def _fill(pixels: np.ndarray) -> Image:
+    """The pixels as float64, NaN as 0 and +-inf as the largest finite number of its sign."""
+    return np.nan_to_num(np.array(pixels, dtype=np.float64, order="C"), copy=False)
+
+
+def _measure(images: Sequence[np.ndarray], filled: Sequence[Image], rendering: Rendering) -> Scale:
+    """The scale of `images`, which still hold the NaN and inf of the stamps, and as filled."""
+    if rendering.stretch == SIGMOID:
+        return _mean_and_deviation(_join(filled))
+    if rendering.interval is None and rendering.pmin is None and rendering.pmax is None:
+        found = [_legacy_interval(image) for image in filled]
+        return Scale(min(low for low, _ in found), max(high for _, high in found))
+    pixels = _join([np.asarray(image, np.float64) for image in images])
+    return Scale(*_choose_interval(pixels[np.isfinite(pixels)], rendering))
+
+
+def _join(images: Sequence[Image]) -> Image:
+    """The pixels of one image as they are, of several in one row."""
+    return images[0] if len(images) == 1 else np.concatenate([i.ravel() for i in images])
+
+
+def _mean_and_deviation(filled: Image) -> Scale:
     mean, std = float(filled.mean()), float(filled.std())
     # min == max: the mean of equal pixels may be rounded, which leaves a tiny std.
-    if not 0 < std < np.inf or filled.min() == filled.max():
-        return np.zeros_like(filled)
-    return (filled - mean) / std
+    usable = 0 < std < np.inf and filled.min() != filled.max()
+    return Scale(mean, std if usable else 0.0)
 
 
-def _choose_interval(image: Image, filled: Image, rendering: Rendering) -> tuple[float, float]:
-    """The (vmin, vmax) to draw between; `image` still holds the NaN and inf of the stamp."""
-    if rendering.pmin is None and rendering.pmax is None:
-        return _legacy_interval(filled)
-    return _percentile_interval(
-        image,
-        DEFAULT_PMIN if rendering.pmin is None else rendering.pmin,
-        DEFAULT_PMAX if rendering.pmax is None else rendering.pmax,
-    )
+def _standardise(filled: Image, mean: float, std: float) -> Image:
+    """The distance of each pixel from the mean, in (population) standard deviations."""
+    return (filled - mean) / std if std else np.zeros_like(filled)
+
+
+def _find_stretch(rendering: Rendering) -> Callable[[Image], Image]:
+    if rendering.a is None:
+        return STRETCHES[rendering.stretch]
+    from astropy.visualization import AsinhStretch
+
+    stretch: Callable[[Image], Image] = AsinhStretch(rendering.a)
+    return stretch
+
+
+def _choose_interval(finite: Image, rendering: Rendering) -> tuple[float, float]:
+    """The (vmin, vmax) to draw between; (0, 0) if no pixel is finite and none is given."""
+    low, high = rendering.vmin, rendering.vmax
+    if finite.size == 0:
+        return low or 0.0, high or 0.0
+    if rendering.interval in (None, PERCENTILE):
+        pmin = DEFAULT_PMIN if rendering.pmin is None else rendering.pmin
+        pmax = DEFAULT_PMAX if rendering.pmax is None else rendering.pmax
+        low, high = np.percentile(finite, (pmin, pmax))
+    elif rendering.interval == ZSCALE:
+        from astropy.visualization import ZScaleInterval
+
+        low, high = ZScaleInterval().get_limits(finite)
+    low = finite.min() if low is None else low
+    high = finite.max() if high is None else high
+    return float(low), float(high)
 
 
 def _legacy_interval(filled: Image) -> tuple[float, float]:
@@ -172,15 +264,6 @@ def _legacy_interval(filled: Image) -> tuple[float, float]:
     centre = ny // 2
     vmax = filled[centre, centre if centre < nx else nx // 2]
     vmin = filled.min() + 0.2 * np.median(np.abs(filled - np.median(filled)))
-    return float(vmin), float(vmax)
-
-
-def _percentile_interval(image: Image, pmin: float, pmax: float) -> tuple[float, float]:
-    """The percentiles of the finite pixels, interpolated; (0, 0) if no pixel is finite."""
-    finite = image[np.isfinite(image)]
-    if finite.size == 0:
-        return 0.0, 0.0
-    vmin, vmax = np.percentile(finite, (pmin, pmax))
     return float(vmin), float(vmax)
 
 
@@ -204,6 +287,8 @@ def _convolve(drawn: Image, kernel: Image) -> Image:
 @cache
 def _find_colormap(name: str) -> Colormap:
     """A colormap ready to be called; matplotlib itself makes a copy each time it is asked."""
+    import matplotlib
+
     colormap = matplotlib.colormaps[name]
     # The first call fills its table, and must not do so in two threads at once.
     colormap(0.0)

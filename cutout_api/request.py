@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlencode
 
 import erfa
 
@@ -24,15 +25,35 @@ from .errors import (
     shorten,
 )
 from .formatter import FORMATS
+from .geometry import RESAMPLINGS
+from .labels import LABELS
+from .panels import ORIENTATIONS, Frame
+from .presets import PRESETS, apply_preset
 from .render import (
+    ASINH,
     DEFAULT_PMAX,
     DEFAULT_PMIN,
+    INTERVALS,
     KERNELS,
+    MANUAL,
+    PERCENTILE,
+    SIGMOID,
     STRETCHES,
     Rendering,
     colormap_names,
 )
 from .surveys import KINDS, SURVEYS, KeyValue, Survey
+from .views import (
+    AS_DELIVERED,
+    AS_STORED,
+    FIX_WCS,
+    NO_WCS,
+    PLANES,
+    PSF,
+    SIGNS,
+    View,
+    has_plane,
+)
 
 ALL = "All"
 INTERNAL, PUBLIC = "internal", "public"
@@ -47,11 +68,27 @@ class Parameter:
     parse: Callable[[Any], Any]
     """Raises ValueError, whose message continues '<name> ...'."""
     example: Any = None
-    choices: tuple[str, ...] | None = None
+    choices: tuple[str, ...] | Callable[[], Iterable[str]] | None = None
     schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
     """JSON Schema of the value."""
     required: bool = False
     default: str | None = None
+
+    @property
+    def allowed(self) -> list[str] | None:
+        """The values it takes, where they can be counted."""
+        if self.choices is None:
+            return None
+        return list(self.choices() if callable(self.choices) else self.choices)
+
+    def json_schema(self) -> dict[str, Any]:
+        """Return the JSON Schema of the value."""
+        schema = dict(self.schema)
+        if self.allowed is not None:
+            schema["enum"] = self.allowed
+        if self.default is not None:
+            schema["default"] = self.default
+        return schema
 
 
 @dataclass(frozen=True)
@@ -67,6 +104,28 @@ class CutoutRequest:
     format: str
     dialect: str
     rendering: Rendering
+    view: View = AS_STORED
+    frame: Frame = field(default_factory=Frame)
+    explain: bool = False
+    given: Mapping[str, Any] = field(default_factory=dict)
+    """What was sent, checked, in the order of ``PARAMETERS``."""
+
+    @property
+    def needs_facts(self) -> bool:
+        """Whether more of the alert's row is to be read than its id and time."""
+        return bool(
+            self.explain
+            or self.frame.labels
+            or self.view.wcs == FIX_WCS
+            or self.view.diffsign != AS_DELIVERED
+        )
+
+    def query(self, alert_id: int | None) -> str:
+        """Return the query string that gives this answer again, of this very alert."""
+        given = {name: value for name, value in self.given.items() if name != "explain"}
+        if alert_id is not None:
+            given[self.survey.alert_key.name] = alert_id
+        return urlencode({name: _spell(value) for name, value in given.items()}, safe="/=,")
 
     @property
     def kind(self) -> str:
@@ -97,6 +156,15 @@ def choice(names: Iterable[str]) -> Callable[[Any], str]:
     return parse
 
 
+def _spell(value: object) -> str:
+    """Return a checked value as it is sent."""
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, tuple):
+        return ",".join(value) or NONE
+    return str(value)
+
+
 def parse_text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("must be text")
@@ -104,13 +172,13 @@ def parse_text(value: Any) -> str:
 
 
 def parse_colormap(value: Any) -> str:
-    if not isinstance(value, str) or value not in _COLORMAPS:
+    if not isinstance(value, str) or value not in colormap_names():
         raise ValueError("must be the name of a matplotlib colormap, spelled as it is there")
     return value
 
 
-def parse_percent(value: Any) -> float:
-    """Return a number of percent, 0 to 100."""
+def parse_number(value: Any) -> float:
+    """Return a finite number, sent as a JSON number or as text."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError("must be a number")
     if isinstance(value, str) and not DECIMAL.fullmatch(value.strip()):
@@ -119,7 +187,15 @@ def parse_percent(value: Any) -> float:
         number = float(value)
     except OverflowError:
         raise ValueError("must be a number") from None
-    if not math.isfinite(number) or not 0 <= number <= 100:
+    if not math.isfinite(number):
+        raise ValueError("must be a finite number")
+    return number
+
+
+def parse_percent(value: Any) -> float:
+    """Return a number of percent, 0 to 100."""
+    number = parse_number(value)
+    if not 0 <= number <= 100:
         raise ValueError("must be a percentage, 0 to 100")
     return number
 
@@ -155,9 +231,55 @@ def _utc_to_tai(mjd: float) -> float:
 FROM_UTC: Mapping[str, Callable[[float], float]] = {"utc": float, "tai": _utc_to_tai}
 """MJD in UTC -> MJD in the scale of a survey's times."""
 _MJD_0, _MJD_1900, _MJD_1970, _MJD_2100 = 2400000.5, 15020.0, 40587.0, 88069.0
+
+
+def number_between(least: float, most: float) -> Callable[[Any], float]:
+    """Return a parser for numbers from ``least`` to ``most``."""
+
+    def parse(value: Any) -> float:
+        number = parse_number(value)
+        if not least <= number <= most:
+            raise ValueError(f"must be a number from {least:g} to {most:g}")
+        return number
+
+    return parse
+
+
+def parse_size(value: Any) -> int:
+    """Return a whole number of pixels."""
+    number = parse_number(value)
+    if not 1 <= number <= MOST_SIZE or number != int(number):
+        raise ValueError(f"must be a whole number of pixels, 1 to {MOST_SIZE}")
+    return int(number)
+
+
+def parse_flag(value: Any) -> bool:
+    """Return what 1, true, yes, 0, false or no says."""
+    found = _FLAGS.get(str(value).strip().lower()) if isinstance(value, bool | int | str) else None
+    if found is None:
+        raise ValueError("must be 1 or 0, true or false")
+    return found
+
+
+def parse_labels(value: Any) -> tuple[str, ...]:
+    """Return the labels of a list with commas, each once, in the order of ``LABELS``."""
+    names = [name.strip().lower() for name in value.split(",")] if isinstance(value, str) else [""]
+    if names in ([ALL.lower()], [NONE]):
+        return LABELS if names == [ALL.lower()] else ()
+    unknown = [name for name in names if name not in LABELS]
+    if unknown:
+        known = ", ".join(LABELS)
+        raise ValueError(f"must be all, none, or a list with commas of {known}")
+    return tuple(name for name in LABELS if name in names)
+
+
+NONE = "none"
+MOST_SIZE = 8192
+LEAST_ZOOM, MOST_ZOOM = 0.001, 64.0
+LEAST_A, MOST_A = 1e-6, 1000.0
+_FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_COLORMAPS = frozenset(colormap_names())
-_RENDERING = ("stretch", "colormap", "pmin", "pmax", "convolution_kernel")
+_RENDERING = tuple(Rendering.__dataclass_fields__)
 _PLAIN = Rendering()
 _STRETCHES = tuple(STRETCHES)
 _KINDS = (*KINDS, ALL)
@@ -173,6 +295,7 @@ INT64_SCHEMA = {
 KEY_SCHEMAS: Mapping[str, Mapping[str, Any]] = {
     "objectId": {"type": "string", "pattern": "^ZTF[0-9]{2}[a-z]{7}$"}
 }
+_FLAG_SCHEMA = {"oneOf": [{"type": "boolean"}, {"enum": [0, 1, "0", "1", "true", "false"]}]}
 _PERCENT_SCHEMA = {"type": "number", "minimum": 0, "maximum": 100}
 
 
@@ -182,7 +305,6 @@ def choice_parameter(name: str, names: tuple[str, ...], description: str, **more
         description,
         choice(names),
         choices=names,
-        schema={"type": "string", "enum": list(names)},
         **more,
     )
 
@@ -250,19 +372,21 @@ _TABLE = (
         default="PNG",
     ),
     choice_parameter(
-        "stretch", _STRETCHES, "PNG: the stretch.", example="sigmoid", default="sigmoid"
+        "stretch",
+        _STRETCHES,
+        "Pictures: the stretch. Without it sigmoid; linear with an interval, asinh with a.",
+        example="sigmoid",
     ),
     Parameter(
         "colormap",
-        "PNG: a matplotlib colormap. Grayscale without it.",
+        "Pictures: a matplotlib colormap. Grayscale without it.",
         parse_colormap,
         example="viridis",
-        choices=tuple(colormap_names()),
-        schema={"type": "string", "enum": list(colormap_names())},
+        choices=colormap_names,
     ),
     Parameter(
         "pmin",
-        "PNG: percentile of the pixels drawn darkest, 0.5 when only pmax is given. "
+        "Pictures: percentile of the pixels drawn darkest, 0.5 when only pmax is given. "
         "No effect on sigmoid.",
         parse_percent,
         example=0.5,
@@ -270,7 +394,7 @@ _TABLE = (
     ),
     Parameter(
         "pmax",
-        "PNG: percentile of the pixels drawn brightest, 99.5 when only pmin is given. "
+        "Pictures: percentile of the pixels drawn brightest, 99.5 when only pmin is given. "
         "No effect on sigmoid.",
         parse_percent,
         example=99.5,
@@ -279,8 +403,117 @@ _TABLE = (
     choice_parameter(
         "convolution_kernel",
         tuple(KERNELS),
-        "PNG: smooth the stretched image.",
+        "Pictures: smooth the stretched image.",
         example="gauss",
+    ),
+    choice_parameter(
+        "preset",
+        tuple(PRESETS),
+        "Pictures: a look people know; parameters given besides it replace its own. "
+        + "; ".join(f"{name}: {preset.description}" for name, preset in PRESETS.items())
+        + ".",
+        example="ds9-zscale",
+    ),
+    choice_parameter(
+        "interval",
+        INTERVALS,
+        "Pictures: which pixel values are drawn darkest and brightest: percentiles (pmin, pmax), "
+        "the extremes, IRAF's zscale, or vmin and vmax. The stretch is then linear unless given.",
+        example="zscale",
+    ),
+    *(
+        Parameter(
+            name,
+            f"Pictures: the pixel value drawn {drawn} with interval=manual, in the stamp's units; "
+            f"the {extreme} pixel when only the other is given.",
+            parse_number,
+            example=example,
+            schema={"type": "number"},
+        )
+        for name, drawn, extreme, example in (
+            ("vmin", "darkest", "faintest", 100),
+            ("vmax", "brightest", "brightest", 900),
+        )
+    ),
+    Parameter(
+        "a",
+        "Pictures: astropy's AsinhStretch with this a: linear below, logarithmic above this part "
+        "of the interval. Without it, stretch=asinh is the public Fink API's, nearly linear.",
+        number_between(LEAST_A, MOST_A),
+        example=0.1,
+        schema={"type": "number", "minimum": LEAST_A, "maximum": MOST_A},
+    ),
+    Parameter(
+        "invert",
+        "Pictures: bright is dark.",
+        parse_flag,
+        example=1,
+        schema=_FLAG_SCHEMA,
+    ),
+    Parameter(
+        "size",
+        "Pictures: pixels of the longer side of a stamp.",
+        parse_size,
+        example=252,
+        schema={"type": "integer", "minimum": 1, "maximum": MOST_SIZE},
+    ),
+    Parameter(
+        "zoom",
+        "Pictures: how many times larger than the stamp.",
+        number_between(LEAST_ZOOM, MOST_ZOOM),
+        example=4,
+        schema={"type": "number", "minimum": LEAST_ZOOM, "maximum": MOST_ZOOM},
+    ),
+    choice_parameter(
+        "resample",
+        tuple(RESAMPLINGS),
+        "Pictures: how pixels in between are found where it is resized or turned. Without it "
+        "nearest, and bicubic where orient turns the picture.",
+        example="bicubic",
+    ),
+    choice_parameter(
+        "orient",
+        ORIENTATIONS,
+        "Pictures: north turns them so that north is up and east left; asis, as without it, "
+        "leaves row 0 on top.",
+        example="north",
+    ),
+    Parameter(
+        "labels",
+        "Pictures: what is written and drawn on them: all, none, or a list with commas of "
+        + ", ".join(LABELS)
+        + ". Labelled pictures are enlarged until they can be read, unless size or zoom is given.",
+        parse_labels,
+        example="all",
+    ),
+    choice_parameter(
+        "plane",
+        PLANES,
+        "Which plane of the stamp, in every format: image without it, the others only for LSST. "
+        "snr is image / sqrt(variance).",
+        example="variance",
+    ),
+    choice_parameter(
+        "diffsign",
+        SIGNS,
+        "The sign of Difference stamps: sci-ref is science - template; as-delivered, as without "
+        "it, is what the survey sent: for ZTF template - science where the source has faded.",
+        example="sci-ref",
+    ),
+    choice_parameter(
+        "wcs",
+        (FIX_WCS, NO_WCS),
+        "FITS: fix adds the cards that the header lacks to be a WCS of the sky (for ZTF an "
+        "approximate one, from the alert's position), and says so in HISTORY.",
+        example="fix",
+    ),
+    Parameter(
+        "explain",
+        "Answer how the picture is drawn, as JSON, instead of the picture: the limits used, the "
+        "stretch, where north is, the ids, and the request that gives it again.",
+        parse_flag,
+        example=1,
+        schema=_FLAG_SCHEMA,
     ),
 )
 
@@ -298,14 +531,30 @@ def describe_parameters(
             "required": parameter.required,
             "description": parameter.description,
         }
-        if parameter.choices:
-            entry["allowed"] = list(parameter.choices)
+        if parameter.allowed:
+            entry["allowed"] = parameter.allowed
         if parameter.default is not None:
             entry["default"] = parameter.default
         if parameter.example is not None:
             entry["example"] = parameter.example
         entries.append(entry)
     return entries
+
+
+INFO_PARAMETERS = (
+    "hdfsPath",
+    *(key.name for survey in SURVEYS for key in survey.keys),
+    "kind",
+)
+
+
+def parse_info_request(payload: Mapping[str, Any]) -> CutoutRequest:
+    """Check the payload of the route that measures stamps: ids, path, and kind, All without it."""
+    for name in payload:
+        if name not in INFO_PARAMETERS:
+            raise UnknownParameter(name, INFO_PARAMETERS)
+    kind = payload.get("kind") or ALL
+    return parse_request({**payload, "kind": kind, "explain": True, "return_type": "array"})
 
 
 def parse_request(payload: Mapping[str, Any]) -> CutoutRequest:
@@ -331,6 +580,7 @@ def parse_request(payload: Mapping[str, Any]) -> CutoutRequest:
         raise InvalidParameter(
             "epochs", f"epochs: a {format_name} holds one alert; {' and '.join(able)} hold many"
         )
+    drawing = _parse_drawing(values, format_name)
     return CutoutRequest(
         survey=survey,
         keys=keys,
@@ -339,7 +589,11 @@ def parse_request(payload: Mapping[str, Any]) -> CutoutRequest:
         kinds=KINDS if kind == ALL else (kind,),
         format=format_name,
         dialect=dialect,
-        rendering=_parse_rendering(values),
+        rendering=_parse_rendering(drawing),
+        view=_parse_view(values, survey, format_name),
+        frame=_parse_frame(drawing),
+        explain=values.get("explain", False),
+        given={name: values[name] for name in PARAMETERS if name in values},
     )
 
 
@@ -377,7 +631,7 @@ def parse_values(payload: Mapping[str, Any], parameters: Mapping[str, Parameter]
             values[name] = parameter.parse(value)
         except ValueError as error:
             raise InvalidParameter(
-                name, f"{name} {error}, not {shorten(value)}", allowed=parameter.choices, got=value
+                name, f"{name} {error}, not {shorten(value)}", allowed=parameter.allowed, got=value
             ) from error
     return values
 
@@ -441,6 +695,57 @@ def _parse_format(values: Mapping[str, Any]) -> tuple[str, str]:
     return PUBLIC, "PNG"
 
 
+# What a picture is drawn by that the older services do not know: they ignore such of their own
+# arguments as do not fit the format, and so does this service; of these it says so.
+_PICTURE_ONLY = (
+    "preset",
+    "interval",
+    "vmin",
+    "vmax",
+    "a",
+    "invert",
+    "size",
+    "zoom",
+    "resample",
+    "orient",
+    "labels",
+)
+
+
+def _parse_drawing(values: Mapping[str, Any], format_name: str) -> Mapping[str, Any]:
+    """Return the values with those of the preset, and what is implied; refuse what excludes."""
+    for name in _PICTURE_ONLY:
+        if name in values and not FORMATS[format_name].is_picture:
+            pictures = ", ".join(known for known in FORMATS if FORMATS[known].is_picture)
+            raise ConflictingParameters(
+                name, f"{name} is for pictures ({pictures}), and the format is {format_name}"
+            )
+    drawing = apply_preset(values)
+    if "interval" not in drawing and {"vmin", "vmax"} & set(drawing):
+        drawing["interval"] = MANUAL
+    interval = drawing.get("interval")
+    if "stretch" not in drawing and "a" in drawing:
+        drawing["stretch"] = ASINH
+    elif "stretch" not in drawing and interval is not None:
+        drawing["stretch"] = "linear"
+    _refuse(drawing, ("vmin", "vmax"), interval != MANUAL, f"interval={interval}")
+    _refuse(drawing, ("pmin", "pmax"), interval not in (None, PERCENTILE), f"interval={interval}")
+    _refuse(drawing, ("a",), drawing.get("stretch") != ASINH, f"stretch={drawing.get('stretch')}")
+    _refuse(
+        drawing,
+        ("interval",),
+        drawing.get("stretch", SIGMOID) == SIGMOID,
+        "stretch=sigmoid, which takes the mean and the deviation of the pixels instead",
+    )
+    return drawing
+
+
+def _refuse(values: Mapping[str, Any], names: Iterable[str], excluded: bool, by: str) -> None:
+    for name in names:
+        if excluded and name in values:
+            raise ConflictingParameters(name, f"{name} has no effect with {by}; leave one out")
+
+
 def _parse_rendering(values: Mapping[str, Any]) -> Rendering:
     given = {name: values[name] for name in _RENDERING if name in values}
     if not given:
@@ -451,4 +756,32 @@ def _parse_rendering(values: Mapping[str, Any]) -> Rendering:
     if low >= high:
         name = "pmin" if rendering.pmin is not None else "pmax"
         raise InvalidParameter(name, f"pmin must be below pmax; they are {low:g} and {high:g} here")
+    if rendering.interval == MANUAL and rendering.vmin is None and rendering.vmax is None:
+        raise MissingParameter("vmin", "interval=manual needs vmin, vmax or both")
+    if rendering.vmin is not None and rendering.vmax is not None:
+        low, high = rendering.vmin, rendering.vmax
+        if low >= high:
+            raise InvalidParameter(
+                "vmin", f"vmin must be below vmax; they are {low:g} and {high:g} here"
+            )
     return rendering
+
+
+def _parse_frame(values: Mapping[str, Any]) -> Frame:
+    if "size" in values and "zoom" in values:
+        raise ConflictingParameters("zoom", "size and zoom say the same; give one of them")
+    names = ("size", "zoom", "resample", "orient", "labels")
+    return Frame(**{name: values[name] for name in names if name in values})
+
+
+def _parse_view(values: Mapping[str, Any], survey: Survey, format_name: str) -> View:
+    view = View(**{name: values[name] for name in ("plane", "diffsign", "wcs") if name in values})
+    if not has_plane(survey, view.plane):
+        raise ConflictingParameters(
+            "plane", f"{survey.name.upper()} stamps have no {view.plane}: they hold the image only"
+        )
+    if view.wcs == FIX_WCS and format_name != "FITS":
+        raise ConflictingParameters("wcs", f"wcs is for FITS, and the format is {format_name}")
+    if view.wcs == FIX_WCS and view.plane == PSF:
+        raise ConflictingParameters("wcs", "the PSF image has no place on the sky")
+    return view

@@ -21,7 +21,7 @@ from .errors import StampTooLarge, StampUnreadable
 BLOCK = 2880
 """Bytes of a FITS block; headers and data fill whole ones. Source: FITS 4.0, section 3.1."""
 CARD = 80
-_WARNINGS = threading.RLock()
+WARNINGS = threading.RLock()
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_WINDOW = 31  # zlib's way of saying: expect a gzip header and check its CRC
 MAX_AXES = 999
@@ -35,17 +35,6 @@ class Stamp:
 
     kind: str
     fits: bytes
-
-
-@dataclass(frozen=True)
-class Alert:
-    """The alert that answers a request, and the stamps that were asked for."""
-
-    alert_id: int | None
-    """None where the file has no ids of alerts."""
-    stamps: tuple[Stamp, ...]
-    time: float | None = None
-    """Days, as the survey's column has it; None: unknown."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +175,7 @@ def open_fits(stamp: Stamp, *, scaled: bool = True) -> Iterator[fits.HDUList]:
     try:
         # Python's warning filters belong to the process, so one thread at a time changes them.
         with (
-            _WARNINGS,
+            WARNINGS,
             warnings.catch_warnings(action="ignore"),
             fits.open(
                 io.BytesIO(stamp.fits),

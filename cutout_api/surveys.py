@@ -118,6 +118,12 @@ class Survey:
     sign_columns: tuple[str, ...]
     signs: Mapping[bool | str, bool]
     """What the column holds -> whether the source is brighter than in the template."""
+    sky_matrix: tuple[tuple[float, float], tuple[float, float]] | None
+    """Degrees (east, north) for one pixel along (columns, rows); None: the header says it."""
+    planes: Mapping[str, str]
+    """What a stamp's file holds besides its image -> the name of the HDU."""
+    difference_follows_sign: bool
+    """Whether a Difference stamp is template - science where the source is fainter."""
 
     @property
     def keys(self) -> tuple[Key, Key]:
@@ -166,6 +172,10 @@ ZTF = Survey(
     dec_columns=("candidate.dec", "dec"),
     sign_columns=("candidate.isdiffpos", "isdiffpos"),
     signs={"t": True, "1": True, "f": False, "0": False},
+    # Row 0 at the top is north up, east left; 1.01 arcsec a pixel.
+    sky_matrix=((-1.01 / 3600, 0.0), (0.0, -1.01 / 3600)),
+    planes={},
+    difference_follows_sign=True,
 )
 
 LSST = Survey(
@@ -198,6 +208,9 @@ LSST = Survey(
     dec_columns=("diaSource.dec", "dec"),
     sign_columns=("diaSource.isNegative", "isNegative"),
     signs={False: True, True: False},
+    sky_matrix=None,
+    planes={"variance": "UNCERT", "psf": "PSFIMAGE"},
+    difference_follows_sign=False,
 )
 
 SURVEYS = (ZTF, LSST)

@@ -23,6 +23,7 @@ from isal import igzip
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from . import __version__, metrics
+from .epochs import Alert
 from .errors import (
     AddressTooLong,
     BodyTooLarge,
@@ -39,13 +40,14 @@ from .errors import (
     error_classes,
     shorten,
 )
-from .formatter import FORMATS, Layout, format_epochs, format_stamps
+from .formatter import FORMATS, explain_stamps, format_epochs, format_stamps
+from .info import describe_shot
 from .openapi import describe_service
+from .panels import Layout
 from .reader import Reader
 from .render import Rendering, render
-from .request import PUBLIC, CutoutRequest, describe_parameters, parse_request
+from .request import PUBLIC, CutoutRequest, describe_parameters, parse_info_request, parse_request
 from .settings import Limits, Settings
-from .stamp import Alert
 from .surveys import SURVEYS
 from .table_formats import TABLE_FORMATS
 from .table_request import (
@@ -63,6 +65,9 @@ from .tables import (
 
 log = logging.getLogger("cutout_api")
 
+CUTOUTS = "/api/v1/cutouts"
+LONGEST_ADDRESS = 8_000
+"""What is longer cannot be asked by GET, nor told in the EXIF of a picture."""
 PROBLEM = "application/problem+json"
 JSON = "application/json"
 FITS_MEDIA_TYPES = ("application/fits", "image/fits")
@@ -121,6 +126,7 @@ def create_app(settings: Settings) -> Flask:
         max_age=86400,
     )
     _add_cutouts(app, reader, settings.limits.image_pixels)
+    _add_info(app, reader, settings.limits.image_pixels)
     tables = Tables(reader, settings.limits)
     _add_tables(app, tables, settings.limits)
     _add_operations(app, reader)
@@ -142,25 +148,56 @@ def warm_up(app: Flask) -> Reader:
 
 
 def _add_cutouts(app: Flask, reader: Reader, most_pixels: int) -> None:
-    @app.route("/api/v1/cutouts", methods=["GET", "POST"])
+    @app.route(CUTOUTS, methods=["GET", "POST"])
     def cutouts() -> Response:
         if request.method in ("GET", "HEAD") and not request.args:
             return _json({"args": describe_parameters()}, BRIEFLY)
         asked = parse_request(_payload())
         g.format = asked.format
         g.sought = " ".join(f"{name}={value}" for name, value in asked.keys.items())
-        layout = Layout(
-            asked.survey, asked.dialect == PUBLIC, asked.rendering, most_pixels, asked.kinds
-        )
         if asked.choice.every:
             alerts = reader.read_epochs(asked)
+            layout = _layout(asked, None, most_pixels)
             with metrics.stage("format"):
                 body, media_type = format_epochs(alerts, asked.format, layout)
             return _send(body, media_type, asked, None)
         alert = reader.read(asked)
+        layout = _layout(asked, alert.alert_id, most_pixels)
+        if asked.explain:
+            return _json(explain_stamps(alert, layout), _caching(asked))
         with metrics.stage("format"):
-            body, media_type = format_stamps(alert.stamps, asked.format, layout)
+            body, media_type = format_stamps(alert, asked.format, layout)
         return _send(body, media_type, asked, alert)
+
+
+def _add_info(app: Flask, reader: Reader, most_pixels: int) -> None:
+    @app.get(f"{CUTOUTS}/info")
+    def info() -> Response:
+        asked = parse_info_request(_payload())
+        g.sought = " ".join(f"{name}={value}" for name, value in asked.keys.items())
+        alert = reader.read(asked)
+        layout = _layout(asked, alert.alert_id, most_pixels)
+        return _json(describe_shot(alert, layout), _caching(asked))
+
+
+def _layout(asked: CutoutRequest, alert_id: int | None, most_pixels: int) -> Layout:
+    again = ""
+    if asked.explain or FORMATS[asked.format].is_picture:
+        again = f"{CUTOUTS}?{asked.query(alert_id)}"
+    return Layout(
+        asked.survey,
+        asked.dialect == PUBLIC,
+        asked.rendering,
+        most_pixels,
+        asked.view,
+        asked.frame,
+        again if len(again) <= LONGEST_ADDRESS else "",
+        asked.kinds,
+    )
+
+
+def _caching(asked: CutoutRequest) -> str:
+    return FOREVER if asked.names_one_alert else BRIEFLY
 
 
 def _add_tables(app: Flask, tables: Tables, limits: Limits) -> None:
@@ -457,9 +494,9 @@ def _send(body: bytes, media_type: str, asked: CutoutRequest, alert: Alert | Non
         headers["Vary"] = "Accept"
     if chosen.suffix:
         stem = _file_stem(asked, alert)
-        disposition = "attachment" if chosen.suffix == ".fits" else "inline"
+        disposition = "inline" if chosen.is_picture else "attachment"
         headers["Content-Disposition"] = f"{disposition}; filename={stem}{chosen.suffix}"
-    return _finish(body, media_type, FOREVER if asked.names_one_alert else BRIEFLY, headers)
+    return _finish(body, media_type, _caching(asked), headers)
 
 
 def _preferred_fits_type(default: str) -> str:

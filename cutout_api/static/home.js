@@ -32,7 +32,8 @@ function joinKeys() {
 
 /** Drawing parameters are sent with a picture only. */
 function followFormat() {
-  form.querySelector("#drawing").disabled = form.elements["output-format"].value !== "PNG";
+  const pictures = ["PNG", "JPEG", "WebP", "GIF"];
+  form.querySelector("#drawing").disabled = !pictures.includes(form.elements["output-format"].value);
 }
 
 /** The arguments as they are sent: what is left empty is left out. */

@@ -666,7 +666,7 @@ BAD_ARGUMENTS: list[tuple[Row, str, str | None]] = [
     ({"candid": "0x10"}, "invalid_parameter", "candid"),
     ({"candid": []}, "invalid_parameter", "candid"),
     ({"return_type": "JPG"}, "invalid_parameter", "return_type"),
-    ({"output-format": "gif"}, "invalid_parameter", "output-format"),
+    ({"output-format": "tiff"}, "invalid_parameter", "output-format"),
     ({"return_type": "array", "output-format": "array"}, "conflicting_parameters", "output-format"),
     ({"diaSourceId": "1"}, "conflicting_parameters", "diaSourceId"),
     ({"stretch": "sqroot"}, "invalid_parameter", "stretch"),

@@ -20,6 +20,7 @@ from schemathesis.specs.openapi.checks import (
 from cutout_api.openapi import describe_service
 from cutout_api.request import PARAMETERS, Parameter
 from cutout_api.settings import Settings
+from cutout_api.surveys import SURVEYS
 from cutout_api.table_request import TABLE_PARAMETERS
 from cutout_api.web import create_app
 
@@ -71,8 +72,15 @@ VALUES = {
     "objectId": st.sampled_from(["ZTF24aaaaaaa", "ZTF24aaaaaac"]),
     "candid": st.sampled_from(["2656254792815010000", 2656254792815010002]),
     "diaSourceId": st.sampled_from([lsst_alert(n)["diaSourceId"] for n in range(8)]),
+    "labels": st.sampled_from(["all", "none", "date,compass"]),
+    "explain": st.sampled_from([0, "1"]),
+    "size": st.sampled_from([20, "300"]),
+    "zoom": st.sampled_from([0.5, "3"]),
     "diaObjectId": st.just(str(lsst_alert(0)["diaSource"]["diaObjectId"])),
 }
+
+
+IDS = {key.name for survey in SURVEYS for key in survey.keys}
 
 
 @st.composite
@@ -87,9 +95,12 @@ def payloads(
     )
     payload = {}
     for name, parameter in parameters.items():
-        if not draw(st.booleans()) and not parameter.required:
+        # An alert's ids in half of the cases; of the many options a few at a time, for most of
+        # them exclude one another.
+        wanted = draw(st.booleans()) if name in IDS else draw(st.integers(0, 9)) == 9
+        if not wanted and not parameter.required:
             continue
-        good = values.get(name, st.sampled_from(parameter.choices or (1, "99.5", 50.0)))
+        good = values.get(name, st.sampled_from(parameter.allowed or (1, "99.5", 50.0)))
         payload[name] = draw(good if draw(st.integers(0, 9)) else anything)
     return payload
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from cutout_api.epochs import Alert
 from cutout_api.errors import StampTooLarge, StampUnreadable
-from cutout_api.formatter import Layout, format_stamps
+from cutout_api.formatter import format_stamps
+from cutout_api.panels import Layout
 from cutout_api.render import Rendering
 from cutout_api.stamp import Stamp
 from cutout_api.surveys import KINDS, LSST
@@ -28,7 +30,9 @@ def fits_of(*hdus: fits.hdu.base.ExtensionHDU, image: np.ndarray | None = None) 
 
 
 def merge(content: bytes) -> fits.HDUList:
-    body, media_type = format_stamps([Stamp(kind, content) for kind in KINDS], "FITS", LAYOUT)
+    body, media_type = format_stamps(
+        Alert([Stamp(kind, content) for kind in KINDS]), "FITS", LAYOUT
+    )
     assert media_type == "application/octet-stream"
     merged = fits.open(io.BytesIO(body))
     merged.verify("exception")
@@ -67,4 +71,4 @@ def test_a_header_with_a_byte_that_is_no_text_is_unreadable_or_mended() -> None:
 def test_a_picture_of_stamps_that_do_not_fit_together_is_refused() -> None:
     wide, tall = fits_of(image=pixels(1, (1, 30_000))), fits_of(image=pixels(1, (30_000, 1)))
     with pytest.raises(StampTooLarge):
-        format_stamps([Stamp("Science", wide), Stamp("Template", tall)], "PNG", LAYOUT)
+        format_stamps(Alert([Stamp("Science", wide), Stamp("Template", tall)]), "PNG", LAYOUT)

@@ -3,16 +3,27 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
 import pytest
+from astropy.visualization import (
+    AsinhStretch,
+    AsymmetricPercentileInterval,
+    BaseInterval,
+    ManualInterval,
+    MinMaxInterval,
+    ZScaleInterval,
+)
 from scipy import ndimage
 
+from cutout_api.geometry import Geometry
 from cutout_api.render import (
     KERNELS,
     STRETCHES,
     Rendering,
+    choose_scale,
     colormap_names,
     render,
     triptych,
@@ -340,3 +351,78 @@ def test_astropy_is_not_loaded_until_a_kernel_is_asked_for() -> None:
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=60)
+
+
+# --- beyond the public API's recipe -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rendering", "interval"),
+    [
+        (Rendering("linear", interval="minmax"), MinMaxInterval()),
+        (Rendering("linear", interval="zscale"), ZScaleInterval()),
+        (Rendering("linear", interval="percentile"), AsymmetricPercentileInterval(0.5, 99.5)),
+        (
+            Rendering("linear", interval="percentile", pmin=5.0, pmax=90.0),
+            AsymmetricPercentileInterval(5, 90),
+        ),
+        (Rendering("linear", interval="manual", vmin=110.0, vmax=300.0), ManualInterval(110, 300)),
+        (Rendering("linear", interval="manual", vmin=110.0), ManualInterval(110, None)),
+        (Rendering("linear", interval="manual", vmax=300.0), ManualInterval(None, 300)),
+    ],
+    ids=range(7),
+)
+def test_intervals_are_those_of_astropy(
+    sky: np.ndarray, rendering: Rendering, interval: BaseInterval
+) -> None:
+    scale = choose_scale([sky], rendering)
+    expected = interval.get_limits(sky.astype(np.float64))
+    np.testing.assert_allclose((scale.low, scale.high), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("a", [1e-6, 0.01, 0.1, 1.0, 1000.0])
+def test_asinh_with_a_is_that_of_astropy(sky: np.ndarray, a: float) -> None:
+    rendering = Rendering("asinh", interval="minmax", a=a)
+    scale = choose_scale([sky], rendering)
+    placed = (sky.astype(np.float64) - scale.low) / (scale.high - scale.low)
+    expected = (AsinhStretch(a)(placed) * 255).astype(np.uint8)
+    np.testing.assert_array_equal(render(sky, rendering), expected)
+
+
+def test_asinh_without_a_is_that_of_the_public_api(sky: np.ndarray) -> None:
+    np.testing.assert_array_equal(
+        render(sky, Rendering("asinh")), render(sky, Rendering("asinh", a=10.0))
+    )
+
+
+@pytest.mark.parametrize("interval", ["percentile", "minmax", "zscale", "manual"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 7.0, 0.0])
+def test_an_interval_of_one_value_or_none_is_drawn(interval: str, value: float) -> None:
+    limits = {"vmin": 1.0} if interval == "manual" else {}
+    picture = render(np.full((9, 9), value), Rendering("linear", interval=interval, **limits))
+    assert len(np.unique(picture)) == 1
+
+
+def test_an_inverted_picture_is_white_where_it_was_black(sky: np.ndarray) -> None:
+    rendering = Rendering("linear", interval="minmax")
+    plain = render(sky, rendering)
+    inverted = render(sky, replace(rendering, invert=True))
+    assert (inverted[plain == BLACK] == WHITE).all()
+    assert (inverted[plain == WHITE] == BLACK).all()
+
+
+def test_blank_corners_are_the_sky_of_an_inverted_picture() -> None:
+    turned = Geometry(sky=np.array([[-4e-5, 3e-5], [3e-5, 4e-5]]))
+    for invert, blank in ((False, BLACK), (True, WHITE)):
+        rendering = Rendering("linear", interval="minmax", invert=invert)
+        assert render(np.arange(900.0).reshape(30, 30), rendering, None, turned)[0, 0] == blank
+
+
+def test_drawing_in_gray_imports_no_matplotlib() -> None:
+    code = (
+        "import sys, numpy as np, cutout_api.web; from cutout_api.render import *; "
+        "render(np.eye(3), Rendering()); "
+        "found = [m for m in ('matplotlib', 'astropy.wcs', 'astropy.visualization') "
+        "if m in sys.modules]; assert not found, found"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

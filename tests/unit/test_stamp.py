@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from cutout_api.epochs import Alert
 from cutout_api.errors import StampTooLarge, StampUnreadable
-from cutout_api.formatter import Layout, format_stamps
+from cutout_api.formatter import format_stamps
+from cutout_api.panels import Layout
 from cutout_api.render import Rendering
 from cutout_api.stamp import Stamp, StampLimits, find_plain_image, inflate, read_pixels, unpack
 from cutout_api.surveys import KINDS, LSST
@@ -158,7 +160,7 @@ def test_a_header_that_would_never_end_is_refused_at_once(keyword: str, value: s
     place -= place % 80
     stamps = [Stamp(kind, content[:place] + card + content[place + 80 :]) for kind in KINDS]
     with contextlib.suppress(StampUnreadable):
-        format_stamps(stamps, "FITS", Layout(LSST, False, Rendering(), 10_000))
+        format_stamps(Alert(stamps), "FITS", Layout(LSST, False, Rendering(), 10_000))
 
 
 def test_headers_changed_at_random_never_escape_as_another_error() -> None:

@@ -1,0 +1,209 @@
+"""What is in a stamp, in numbers: its header, its place on the sky, its noise, its source.
+
+Background and noise are astropy's sigma-clipped median and standard deviation (3 sigma). The
+centroid is the first moment of what stands more than one noise above the background within
+``APERTURE`` pixels of the alert, below it where that is what stands out.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from .epochs import Alert, Entry
+from .errors import FactMissing
+from .panels import Layout, find_alert
+from .recipe import SOFTWARE, describe_entry, north_angle
+from .stamp import WARNINGS, Stamp, open_fits, read_pixels
+from .surveys import Survey
+from .wcs import find_sky_matrix, find_wcs, has_position, pixel_scale
+
+APERTURE = 5
+_SATURATED_PIXELS = 4
+_CARDS = ("SATURATE", "SATURVAL")
+EDGE, NAN_AT_CENTRE, SATURATED, ODD_SHAPE = "edge", "nan_at_centre", "saturated", "odd_shape"
+NO_PIXELS, CONSTANT = "no_finite_pixel", "constant"
+FLAGS = {
+    EDGE: "a whole row or column at the border is masked: the stamp reaches over the detector",
+    NAN_AT_CENTRE: "the pixel at the alert is masked",
+    SATURATED: "pixels at the top share one value, or reach the header's saturation level",
+    ODD_SHAPE: "the stamp is not square",
+    NO_PIXELS: "every pixel is masked",
+    CONSTANT: "all pixels have one value",
+}
+
+Image = NDArray[np.float64]
+
+
+def describe_shot(shot: Alert, layout: Layout) -> dict[str, Any]:
+    """Return what is known of an alert and measured in its stamps, ready for JSON.
+
+    Raises StampUnreadable.
+    """
+    return {
+        "software": SOFTWARE,
+        "survey": layout.survey.name,
+        "alert": describe_entry(shot.entry, layout.survey),
+        "stamps": [describe_stamp(stamp, shot.entry, layout) for stamp in shot.stamps],
+        "flags": FLAGS,
+    }
+
+
+def describe_stamp(stamp: Stamp, entry: Entry | None, layout: Layout) -> dict[str, Any]:
+    """Return header, WCS, shape, and what is measured in the image of one stamp."""
+    pixels = np.asarray(read_pixels(stamp), np.float64)
+    shape = (pixels.shape[0], pixels.shape[1])
+    with open_fits(stamp) as hdus:
+        header = hdus[0].header.copy()
+        planes = [
+            {"name": hdu.name or None, "shape": [int(n) for n in hdu.shape]} for hdu in hdus[1:]
+        ]
+    place = find_alert(stamp, shape, entry, layout)
+    found = {
+        "kind": stamp.kind,
+        "bytes": len(stamp.fits),
+        "shape": list(shape),
+        "unit": _value(header.get("BUNIT")),
+        "header": _cards(header),
+        "planes": planes,
+        "wcs": describe_wcs(stamp, header, layout.survey, entry),
+        **measure(pixels, place, header),
+    }
+    offset = found["centroid_offset"]
+    if offset is not None and found["wcs"] is not None:
+        scale = found["wcs"]["pixel_scale"]
+        found["centroid_offset"] = {**offset, "arcsec": round(offset["pixels"] * scale, 4)}
+    return found
+
+
+def _cards(header: fits.Header) -> list[dict[str, Any]]:
+    with WARNINGS, warnings.catch_warnings(action="ignore"):
+        return [_card(card) for card in header.cards]
+
+
+def _card(card: fits.Card) -> dict[str, Any]:
+    try:
+        value, comment = card.value, card.comment
+    except (ValueError, fits.VerifyError):  # a card that cannot be taken apart
+        value, comment = card.image[8:].strip(), ""
+    return {"keyword": card.keyword, "value": _value(value), "comment": str(comment)}
+
+
+def _value(value: Any) -> Any:
+    """Return a header's value as JSON has it; ids among them may exceed 2^53."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return value if abs(value) < 2**53 else str(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value).strip()
+
+
+def describe_wcs(
+    stamp: Stamp, header: fits.Header, survey: Survey, entry: Entry | None
+) -> dict[str, Any] | None:
+    """Return where the stamp is on the sky, as ``wcs=fix`` would have it; None: not known."""
+    try:
+        wcs = find_wcs(header, survey, entry)
+        sky = find_sky_matrix(stamp, survey)
+    except FactMissing:
+        return None
+    ny, nx = int(header["NAXIS2"]), int(header["NAXIS1"])
+    with np.errstate(all="ignore"):
+        corners = wcs.pixel_to_world_values(
+            [-0.5, nx - 0.5, nx - 0.5, -0.5], [-0.5, -0.5, ny - 0.5, ny - 0.5]
+        )
+    return {
+        "ctype": [str(name) for name in wcs.wcs.ctype],
+        "crpix": [_value(float(number)) for number in wcs.wcs.crpix],
+        "crval": [_value(float(number)) for number in wcs.wcs.crval],
+        "matrix": [[float(number) for number in row] for row in sky],
+        "pixel_scale": round(pixel_scale(sky), 6),
+        "north_angle": north_angle(sky),
+        "approximate": not has_position(header),
+        "corners": [
+            [_value(float(ra)), _value(float(dec))] for ra, dec in zip(*corners, strict=True)
+        ],
+    }
+
+
+def measure(pixels: Image, place: tuple[float, float], header: fits.Header) -> dict[str, Any]:
+    """Return what is measured in an image whose alert is at pixel ``place``, (x, y) from 0."""
+    finite = np.isfinite(pixels)
+    background, noise = _background(pixels[finite])
+    found: dict[str, Any] = {
+        "nan_fraction": round(1 - float(finite.mean()), 6),
+        "background": _value(background),
+        "noise": _value(noise),
+        "minimum": None,
+        "maximum": None,
+        "peak": None,
+        "peak_snr": None,
+        "centroid_offset": None,
+        "flags": _flags(pixels, finite, place, header),
+    }
+    if not finite.any():
+        return found
+    with np.errstate(all="ignore"):
+        above = np.where(finite, pixels - background, 0.0)
+    y, x = (int(n) for n in np.unravel_index(int(np.argmax(np.abs(above))), above.shape))
+    found["minimum"] = _value(float(pixels[finite].min()))
+    found["maximum"] = _value(float(pixels[finite].max()))
+    found["peak"] = {"x": x, "y": y, "value": _value(float(pixels[y, x]))}
+    if noise > 0 and math.isfinite(noise):
+        found["peak_snr"] = _value(round(float(above[y, x]) / noise, 3))
+        found["centroid_offset"] = _centroid(above, noise, place)
+    return found
+
+
+def _background(values: Image) -> tuple[float, float]:
+    from astropy.stats import sigma_clipped_stats
+
+    if values.size == 0:
+        return math.nan, math.nan
+    # Several threads must not change Python's filters of warnings at one time.
+    with np.errstate(all="ignore"), WARNINGS, warnings.catch_warnings(action="ignore"):
+        _, median, deviation = sigma_clipped_stats(values, sigma=3.0)
+    return float(median), float(deviation)
+
+
+def _centroid(above: Image, noise: float, place: tuple[float, float]) -> dict[str, float] | None:
+    """Return how far the centroid of what stands out is from the alert, in pixels."""
+    rows, columns = np.indices(above.shape)
+    near = (abs(columns - place[0]) <= APERTURE) & (abs(rows - place[1]) <= APERTURE)
+    sign = 1.0 if float(above[near].sum()) >= 0 else -1.0
+    weights = np.where(near & (sign * above > noise), sign * above, 0.0)
+    total = float(weights.sum())
+    if not 0 < total < math.inf:
+        return None
+    x = float((weights * columns).sum()) / total - place[0]
+    y = float((weights * rows).sum()) / total - place[1]
+    return {"x": round(x, 4), "y": round(y, 4), "pixels": round(math.hypot(x, y), 4)}
+
+
+def _flags(
+    pixels: Image, finite: NDArray[np.bool_], place: tuple[float, float], header: fits.Header
+) -> list[str]:
+    values = pixels[finite]
+    borders = (finite[0], finite[-1], finite[:, 0], finite[:, -1])
+    row, column = round(place[1]), round(place[0])
+    saturation = next((header[name] for name in _CARDS if name in header), None)
+    flags = {
+        EDGE: any(not border.any() for border in borders),
+        NAN_AT_CENTRE: not finite[min(row, len(finite) - 1), min(column, finite.shape[1] - 1)],
+        ODD_SHAPE: pixels.shape[0] != pixels.shape[1],
+        NO_PIXELS: values.size == 0,
+    }
+    if values.size:
+        highest = values.max()
+        flags[CONSTANT] = bool(values.min() == highest)
+        flat_top = int((values == highest).sum()) >= _SATURATED_PIXELS
+        reached = isinstance(saturation, int | float) and highest >= saturation
+        flags[SATURATED] = not flags[CONSTANT] and (flat_top or reached)
+    return [name for name in FLAGS if flags.get(name)]

@@ -51,6 +51,7 @@ ENV HOME=/var/lib/cutout-api \
     PATH=/opt/cutout-api/venv/bin:/usr/local/bin:/usr/bin:/bin \
     CUTOUT_API_CONFIG=/etc/cutout-api/config.yml \
     CUTOUT_API_SERVER_HOST=0.0.0.0 \
+    CUTOUT_API_CATALOG_URL=sqlite:////var/lib/cutout-api/catalog.sqlite \
     MPLCONFIGDIR=/tmp/matplotlib
 # By number, so that Kubernetes can tell that it is not root.
 USER 10001

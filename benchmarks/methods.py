@@ -83,20 +83,21 @@ def store_indexes(place: Place, driver: str, files: Iterable[File], stored: str)
     folder = Path(index_folder(place, driver, stored))
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "cutout_api", "index", *map(place.path, files)]
-    if stored == "blocks":
-        command.append("--blocks")
+    command.append(f"--{stored}")
     start = time.monotonic()
     subprocess.run(
         command,
         cwd=ROOT,
-        env=os.environ | our_environment(place, driver, str(folder)),
+        env=os.environ
+        | our_environment(place, driver, str(folder))
+        | {"CUTOUT_API_CATALOG_URL": f"sqlite:///{folder / 'catalog.sqlite'}"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         check=True,
         timeout=600,
     )
     return {
-        "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+        "bytes": sum(file.stat().st_size for file in folder.rglob("*.index")),
         "seconds": round(time.monotonic() - start, 2),
     }
 

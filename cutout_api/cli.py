@@ -51,7 +51,10 @@ def _build_parser() -> argparse.ArgumentParser:
     index.add_argument(
         "--blocks",
         action="store_true",
-        help="also note where each stamp is: reads each file once, answers fastest",
+        help="and where each stamp is: reads each file once, answers fastest",
+    )
+    index.add_argument(
+        "--pages", action="store_true", help="also note where the pages of stamps are"
     )
     index.add_argument(
         "--watch",
@@ -116,9 +119,11 @@ def _index(options: argparse.Namespace) -> int:
         return indexing.print_status(settings, as_json=options.json)
     if options.watch and options.paths:
         raise SettingsError("--watch looks at the whole archive: give no PATH")
-    if options.blocks and not settings.index.folder:
+    if (options.blocks or options.pages) and not settings.index.folder:
         raise SettingsError("index.folder is not set: there is nowhere to keep what is learnt")
-    with indexing.open_indexer(settings, blocks=options.blocks, jobs=options.jobs) as indexer:
+    with indexing.open_indexer(
+        settings, blocks=options.blocks, jobs=options.jobs, pages=options.pages
+    ) as indexer:
         if options.watch:
             return indexing.watch(indexer, options.watch)
         return EXIT_FAILED if indexing.index(indexer, options.paths) else 0

@@ -92,14 +92,18 @@ class Plan:
 class Indexer:
     """Brings the catalog up to what the archive holds.
 
-    With ``blocks``, every file is also read once to note where each stamp is in it.
+    With ``pages``, where each page of stamps is goes to ``index.folder`` besides; with ``blocks``
+    every file is read once to note where each stamp is in it.
     """
 
-    def __init__(self, settings: Settings, reader: Reader, *, blocks: bool, jobs: int) -> None:
+    def __init__(
+        self, settings: Settings, reader: Reader, *, blocks: bool, jobs: int, pages: bool = False
+    ) -> None:
         self._reader = reader
         self.archive = reader.archive
         self.catalog = Catalog(settings.catalog, reader.archive.address)
         self._blocks = blocks
+        self._maps = blocks or pages
         self._jobs = jobs
         # Like those of the reader, threads that never end (see docs/decisions/0003).
         self._pool = ThreadPoolExecutor(jobs, "indexer")
@@ -154,7 +158,7 @@ class Indexer:
         plan = Plan(len(found), gone=gone)
         for file_id in found.values():
             known, state = self._known.get(file_id.path, (None, ""))
-            if known == file_id and not self._blocks and (state == OK or not retry):
+            if known == file_id and not self._maps and (state == OK or not retry):
                 continue
             (plan.todo if file_id.is_settled else plan.late).append(file_id)
         return plan
@@ -261,8 +265,8 @@ class Indexer:
     def _read(self, file_id: FileId) -> tuple[Outcome, Sequence[AlertColumns]]:
         """Read the catalog's columns of one file; whatever is wrong with it stops no other."""
         try:
-            if self._blocks:
-                self._reader.learn(file_id, blocks=True)
+            if self._maps:
+                self._reader.learn(file_id, blocks=self._blocks)
             with self._reader.opened(file_id) as file:
                 columns = read_alert_columns(file)
         except Exception as error:  # noqa: BLE001 - one bad file, and a night would not be indexed
@@ -382,12 +386,15 @@ def recent_folders(folders: Iterable[str], today: date) -> list[str]:
 
 
 @contextmanager
-def open_indexer(settings: Settings, *, blocks: bool, jobs: int | None) -> Iterator[Indexer]:
+def open_indexer(
+    settings: Settings, *, blocks: bool, jobs: int | None, pages: bool = False
+) -> Iterator[Indexer]:
     """Lend an indexer with a reader of its own."""
     # The limits protect the service from its callers, not an operator from an archive.
     limits = replace(settings.limits, folder_files=sys.maxsize)
     reader = Reader(replace(settings, limits=limits))
-    indexer = Indexer(settings, reader, blocks=blocks, jobs=jobs or min(8, 2 * _cores()))
+    jobs = jobs or min(8, 2 * _cores())
+    indexer = Indexer(settings, reader, blocks=blocks, jobs=jobs, pages=pages)
     try:
         yield indexer
     finally:

@@ -25,6 +25,11 @@ PROBLEM_SCHEMA = {
         "parameter": {"type": "string", "description": "The parameter at fault"},
         "allowed": {"type": "array", "items": {"type": "string"}},
         "suggestion": {"type": "string", "description": "The nearest right spelling"},
+        "freshness": {
+            "type": "string",
+            "format": "date-time",
+            "description": "When the catalog was last brought up to date",
+        },
         "text": {"type": "string", "description": "As detail; older clients read it here"},
     },
 }

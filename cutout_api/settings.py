@@ -230,7 +230,7 @@ class Limits:
         10.0, "how long a client may pause while it sends or takes its bytes", between(0.001, 3600)
     )
     folder_files: int = setting(2_000, "most files in a folder given as hdfsPath", at_least(1))
-    epochs: int = setting(500, "most alerts in one answer, as epochs=all asks for", at_least(1))
+    epochs: int = setting(200, "most alerts in one answer, as epochs=all asks for", at_least(1))
     open_files: int = setting(256, "files that one process keeps open", at_least(1))
     index_bytes: int = setting(
         16_777_216, "memory for what one process knows of files", at_least(1)

@@ -35,10 +35,11 @@ def test_arrays_and_errors_come_as_the_service_writes_them(plain_browser: Browse
             assert len(answer["b:cutoutScience_stampData"]) == 63
 
 
-def test_what_is_required_is_asked_for_by_the_browser(plain_browser: Browser) -> None:
+def test_a_form_without_an_id_is_answered_with_what_is_missing(plain_browser: Browser) -> None:
     plain_browser.open()
-    plain_browser.find("button.show").click()
-    assert plain_browser.driver.current_url == f"{plain_browser.url}/"
+    send(plain_browser)
+    answer = json.loads(plain_browser.text("pre"))
+    assert (answer["status"], answer["code"]) == (400, "missing_parameter")
 
 
 def test_the_documentation_points_to_what_needs_no_script(plain_browser: Browser) -> None:

@@ -267,9 +267,10 @@ def test_threads_may_look_up_while_one_writes(catalog: Catalog) -> None:
         assert all(future.result() > 1 for future in futures)
 
 
-def _put_many(url: str, worker: int) -> None:
+def _put_many(url: str, worker: int, both_ready: Any) -> None:
     catalog = open_catalog(url)
-    for number in range(20):
+    both_ready.wait(60)
+    for number in range(200):
         rows = ((100 * number + n, A, float(n)) for n in range(5))
         # Half of the files are the same for both, in versions that differ.
         name = f"{number}" if number % 2 else f"{worker}-{number}"
@@ -278,19 +279,20 @@ def _put_many(url: str, worker: int) -> None:
 
 def test_two_processes_may_write_the_same_files_at_once(catalog_url: str) -> None:
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_put_many, args=(catalog_url, n)) for n in (1, 2)]
+    both_ready = context.Barrier(2)
+    workers = [context.Process(target=_put_many, args=(catalog_url, n, both_ready)) for n in (1, 2)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join(60)
         assert worker.exitcode == 0
     catalog = open_catalog(catalog_url)
-    assert catalog.status().files[OK] == 10 + 2 * 10
+    assert catalog.status().files[OK] == 100 + 2 * 100
     with sa.create_engine(database_url(catalog_url)).connect() as connection:
         table = module.ALERTS["ztf"]
         count = connection.scalar(sa.select(sa.func.count()).select_from(table))
-    assert count == 30 * 5
-    assert catalog.status().alerts == {"ztf": 150}
+    assert count == 300 * 5
+    assert catalog.status().alerts == {"ztf": 1500}
 
 
 def test_a_file_that_is_no_database_is_an_error_with_a_remedy(tmp_path: Path) -> None:

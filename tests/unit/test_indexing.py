@@ -23,6 +23,7 @@ from cutout_api import catalog as tables
 from cutout_api import storage
 from cutout_api.catalog import DAMAGED, GONE, OK, UNKNOWN_SCHEMA, database_url
 from cutout_api.errors import ArchiveFileNotFound, StorageUnavailable
+from cutout_api.index import IndexStore
 from cutout_api.indexing import Indexer, Outcome, open_indexer, recent_folders
 from cutout_api.settings import Archive, Catalog, Index, Settings
 from cutout_api.surveys import ZTF
@@ -458,6 +459,23 @@ def test_the_status_names_what_there_is_and_what_is_damaged(
     assert status["files"] == {"ok": 3, "damaged": 1, "unknown-schema": 0, "gone": 0}
     assert status["newest_night"] == "2024-11-14"
     assert [entry["state"] for entry in status["faulty"]] == ["damaged"]
+
+
+@pytest.mark.parametrize(("flag", "cells"), [("pages", 0), ("blocks", 3)])
+def test_maps_of_pages_and_of_blocks_are_stored_on_demand(
+    settings: Settings, flag: str, cells: int
+) -> None:
+    flags = {"blocks": False, "pages": False} | {flag: True}
+    with open_indexer(settings, jobs=2, **flags) as indexer:
+        assert len(index(indexer)) == 3
+        assert len(index(indexer)) == 3  # catalogued before, they are learnt all the same
+        archive = indexer.archive
+        store = IndexStore(Path(settings.index.folder), str(archive.address))
+        for file_id in archive.locate(NIGHT):
+            stored = store.load(file_id)
+            assert stored is not None
+            assert len(stored.tables) == 3
+            assert len(stored.cells) == cells
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 SYSTEMD_ANALYZE = shutil.which("systemd-analyze")
 PROBLEM = "application/problem+json"
 
+README = (INSTALL / "README.md").read_text()
 UNIT = (INSTALL / "cutout-api.service").read_text()
 CONF = (INSTALL / "nginx.conf").read_text()
 IGNORED = (ROOT / ".dockerignore").read_text().splitlines()
@@ -137,6 +138,22 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     # The program is not installed here, and nothing else may be wrong.
     copy = tmp_path / "cutout-api.service"
     copy.write_text(UNIT.replace("/opt/cutout-api/venv/bin/cutout_api", "/bin/true"))
+    run = subprocess.run(
+        [SYSTEMD_ANALYZE, "verify", "--man=no", str(copy)], capture_output=True, text=True
+    )
+    assert (run.returncode, run.stdout + run.stderr) == (0, "")
+
+
+def test_the_page_makes_a_unit_that_keeps_the_catalog(tmp_path: Path) -> None:
+    (command,) = re.findall(r"^  (sed .*) > .*-index.service$", README, re.MULTILINE)
+    made = subprocess.check_output(["bash", "-ec", command], cwd=ROOT, text=True)
+    assert "\nExecStart=/opt/cutout-api/venv/bin/cutout_api index --watch\n" in made
+    assert "\nType=exec\n" in made
+    assert "ExecReload" not in made
+    if SYSTEMD_ANALYZE is None:
+        return
+    copy = tmp_path / "cutout-api-index.service"
+    copy.write_text(made.replace("/opt/cutout-api/venv/bin/cutout_api", "/bin/true"))
     run = subprocess.run(
         [SYSTEMD_ANALYZE, "verify", "--man=no", str(copy)], capture_output=True, text=True
     )

@@ -190,7 +190,8 @@ def read_entry(file: OpenFile, survey: Survey, row: int) -> Entry:
 
     Raises FileUnreadable, NotParquet.
     """
+    unknown = Entry(file.id, row, None, None, math.nan)
     for alerts in read_alert_columns(file):
         if alerts.survey is survey:
-            return next(itertools.islice(alerts.entries(file.id), row, None))
-    return Entry(file.id, row, None, None, math.nan)
+            return next(itertools.islice(alerts.entries(file.id), row, None), unknown)
+    return unknown

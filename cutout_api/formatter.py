@@ -14,7 +14,7 @@ from astropy.io import fits
 from PIL import Image
 
 from .epochs import Alert
-from .errors import PictureTooLarge
+from .errors import PictureTooLarge, StampMissing
 from .labels import to_rgb
 from .panels import FRAME_MILLISECONDS, Layout, arrange_sheet, draw_epochs, draw_panels
 from .recipe import describe_panels, exif, explain, png_chunks
@@ -195,11 +195,11 @@ class Encoder:
     def write_epochs(self, shots: Sequence[Alert], layout: Layout) -> bytes:
         """Write the alerts on one shared scale, in the order given: a contact sheet or animation.
 
-        Raises PictureTooLarge.
+        Those that lack a kind are left out. Raises PictureTooLarge, StampMissing.
         """
         if self.encode_epochs is None:
             raise TypeError("this format has no pictures of several epochs")
-        pictures, panels, chosen = draw_epochs(shots, layout)
+        pictures, panels, chosen = draw_epochs(_complete(shots, layout), layout)
         self._check(pictures)
         return self.encode_epochs(pictures, describe_panels(panels, chosen))
 
@@ -327,3 +327,18 @@ def format_epochs(shots: Sequence[Alert], name: str, layout: Layout) -> tuple[by
 def explain_stamps(shot: Alert, layout: Layout) -> Recipe:
     """Return how the picture of an alert is drawn, as JSON: limits, stretch, orientation, ids."""
     return explain(draw_panels([shot], layout), layout)
+
+
+def explain_epochs(shots: Sequence[Alert], layout: Layout) -> Recipe:
+    """Return the same of the picture of several alerts."""
+    _, panels, chosen = draw_epochs(_complete(shots, layout), layout)
+    return explain(panels, chosen)
+
+
+def _complete(shots: Sequence[Alert], layout: Layout) -> Sequence[Alert]:
+    """Return the alerts that have every kind: pictures of others would not line up."""
+    complete = [shot for shot in shots if len(shot.stamps) >= len(layout.kinds)]
+    if not complete:
+        kinds = ", ".join(layout.kinds)
+        raise StampMissing(f"none of the {len(shots)} alerts has all of {kinds}", parameter="kind")
+    return complete

@@ -40,7 +40,7 @@ from .errors import (
     error_classes,
     shorten,
 )
-from .formatter import FORMATS, explain_stamps, format_epochs, format_stamps
+from .formatter import FORMATS, explain_epochs, explain_stamps, format_epochs, format_stamps
 from .info import describe_shot
 from .openapi import describe_service
 from .panels import Layout
@@ -158,6 +158,8 @@ def _add_cutouts(app: Flask, reader: Reader, most_pixels: int) -> None:
         if asked.choice.every:
             alerts = reader.read_epochs(asked)
             layout = _layout(asked, None, most_pixels)
+            if asked.explain:
+                return _json(explain_epochs(alerts, layout), _caching(asked))
             with metrics.stage("format"):
                 body, media_type = format_epochs(alerts, asked.format, layout)
             return _send(body, media_type, asked, None)

@@ -228,12 +228,28 @@ def test_an_epoch_without_the_stamp_is_null_among_the_others(world: World) -> No
     }
     response = world.ask(objectId=OBJECT, epochs="all", band="i")
     assert (response.status_code, response.json["code"]) == (404, "stamp_missing")
+    asked = {"objectId": OBJECT, "epochs": "all", "kind": "All", "output-format": "PNG"}
+    drawn = {alert["candid"] for alert in world.ask(**asked, explain=1).json["alerts"]}
+    assert drawn.isdisjoint({candid for candid, _ in missing})
+    response = world.ask(**(asked | {"band": "i"}))
+    assert (response.status_code, response.json["code"]) == (404, "stamp_missing")
 
 
-def test_a_picture_holds_one_alert(world: World) -> None:
-    response = world.ask(objectId=OBJECT, epochs="all", **{"output-format": "PNG"})
+def test_an_array_file_holds_one_alert(world: World) -> None:
+    response = world.ask(objectId=OBJECT, epochs="all", **{"output-format": "NPY"})
     assert (response.status_code, response.json["parameter"]) == (400, "epochs")
-    assert "array and FITS hold many" in response.json["detail"]
+    assert "GIF hold many" in response.json["detail"]
+
+
+def test_pictures_of_all_epochs_are_a_sheet_or_move(world: World) -> None:
+    asked = {"objectId": OBJECT, "epochs": "all", "band": "g", "kind": "Science"}
+    one = Image.open(io.BytesIO(world.ask(**asked, **{"output-format": "PNG"}).data))
+    assert one.width > 63 or one.height > 63
+    moving = Image.open(io.BytesIO(world.ask(**asked, **{"output-format": "GIF"}).data))
+    recipe = world.ask(**asked, explain=1, **{"output-format": "PNG"}).json
+    alerts = world.ask(**asked, **{"output-format": "array"}).json
+    assert getattr(moving, "n_frames", 1) == len(alerts) > 1
+    assert len(recipe["alerts"]) == len(alerts)
 
 
 def test_more_epochs_than_the_limit_are_refused(world: World) -> None:

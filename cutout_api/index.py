@@ -55,7 +55,7 @@ NO_ID = np.int64(-(2**63))
 MAX_NAME_BYTES = 64
 OVERHEAD_BYTES = 6_000
 """Of an index without rows, measured."""
-FORMAT = 1
+FORMAT = 2
 """Of stored indexes; one of another format is built anew."""
 _MAGIC = b"CUTOUTIX"
 INTEGERS, BINARY = ("INT32", "INT64"), ("BYTE_ARRAY",)

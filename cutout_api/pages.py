@@ -36,6 +36,8 @@ HEADER_BYTES = 128
 """Read first for a page header, which is some 25 bytes unless it carries statistics."""
 SNAPPY_BLOCK = 65_536
 """What every snappy writer seen compresses at a time, though the format promises nothing."""
+FEW_TAGS = 32
+"""A block of more is not looked through for cells that stand in it as they are."""
 
 # Thrift field ids. Source: parquet.thrift.
 _CHUNK_OFFSET_INDEX, _CHUNK_OFFSET_INDEX_LENGTH = 4, 5
@@ -109,6 +111,11 @@ class CellMap:
     """In the inflated body."""
     cell_lengths: NDArray[np.int32]
     """-1 where the cell is null."""
+    cell_offsets: NDArray[np.int32]
+    """In the stored body, where the cell stands there as it is, as gzipped stamps in a snappy page
+    do; -1 where it does not."""
+    cell_gaps: NDArray[np.uint8]
+    """Of such a cell: how many bytes stand between its parts in one block and in the next."""
 
 
 class Window:
@@ -656,6 +663,7 @@ def map_cells(file: OpenFile, chunk: Chunk, table: PageTable) -> CellMap | None:
     """
     bodies: list[tuple[int, int, int]] = []
     blocks: list[list[int]] = []
+    literals: list[NDArray[np.int64]] = []
     cell_bodies = np.zeros(chunk.rows, np.int32)
     cell_starts = np.zeros(chunk.rows, np.int32)
     cell_lengths = np.full(chunk.rows, -1, np.int32)
@@ -666,12 +674,16 @@ def map_cells(file: OpenFile, chunk: Chunk, table: PageTable) -> CellMap | None:
         start, size, inflated, compressed = body
         bodies.append((offset + start, size, inflated))
         payload = memoryview(stored)[start : start + size]
+        found: list[tuple[int, int, int]] = []
         if not compressed:
             blocks.append([])
         elif chunk.codec == "snappy":
-            blocks.append(split_snappy(payload, values) or [0])
+            starts = split_snappy(payload, values)
+            found = find_literals(payload, starts or [], len(values))
+            blocks.append(starts or [0])
         else:
             blocks.append([0])
+        literals.append(np.array(found, np.int64).reshape(-1, 3))
 
     try:
         words: tuple[NDArray[np.int32], NDArray[np.int32]] | None = None
@@ -720,7 +732,51 @@ def map_cells(file: OpenFile, chunk: Chunk, table: PageTable) -> CellMap | None:
         cell_bodies,
         cell_starts,
         cell_lengths,
+        *_find_cells_as_stored(literals, cell_bodies, cell_starts, cell_lengths),
     )
+
+
+def _find_cells_as_stored(
+    literals: list[NDArray[np.int64]],
+    cell_bodies: NDArray[np.int32],
+    cell_starts: NDArray[np.int32],
+    cell_lengths: NDArray[np.int32],
+) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """Return ``cell_offsets`` and ``cell_gaps`` of a map, given the literals of each body."""
+    offsets = np.full(len(cell_bodies), -1, np.int32)
+    gaps = np.zeros(len(cell_bodies), np.uint8)
+    for body, runs in enumerate(literals):
+        rows = np.flatnonzero((cell_bodies == body) & (cell_lengths > 0))
+        if len(rows) and len(runs):
+            offsets[rows], gaps[rows] = _places_as_stored(
+                runs, cell_starts[rows], cell_lengths[rows]
+            )
+    return offsets, gaps
+
+
+def _places_as_stored(
+    runs: NDArray[np.int64], starts: NDArray[np.int32], lengths: NDArray[np.int32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return where cells stand as they are, -1 for none, and the gap between their two parts.
+
+    ``runs`` are literals as ``find_literals`` returns them. A cell is in one of them, or in two
+    that meet at the border of a block.
+    """
+    first, length, stored = runs.T
+    ends = starts.astype(np.int64) + lengths
+    run = np.searchsorted(first, starts, "right") - 1
+    following = np.minimum(run + 1, len(runs) - 1)
+    run = np.maximum(run, 0)
+    run_ends = first[run] + length[run]
+    offsets = stored[run] + starts - first[run]
+    begins = (first[run] <= starts) & (starts < run_ends)
+    alone = begins & (ends <= run_ends)
+    gaps = stored[following] - stored[run] - length[run]
+    border = (starts // SNAPPY_BLOCK + 1) * SNAPPY_BLOCK
+    meets = (run_ends == border) & (first[following] == border)
+    split = begins & ~alone & meets & (ends <= border + length[following])
+    split &= (gaps > 0) & (gaps < 256)
+    return np.where(alone | split, offsets, -1), np.where(split, gaps, 0)
 
 
 def _places_of_values(
@@ -757,6 +813,14 @@ def read_mapped_cell(file: OpenFile, codec: str, cells: CellMap, row: int) -> by
     low, high = cells.first_blocks.item(body), cells.first_blocks.item(body + 1)
     if low == high:
         return file.read_at(length, offset + start)
+    as_stored = cells.cell_offsets.item(row)
+    if as_stored >= 0:
+        gap = cells.cell_gaps.item(row)
+        stored = file.read_at(length + gap, offset + as_stored)
+        cut = SNAPPY_BLOCK - start % SNAPPY_BLOCK
+        if gap and stored[cut] & 3:
+            raise PageDamaged("there is no literal where one was")
+        return stored[:cut] + stored[cut + gap :] if gap else stored
     if high - low == 1:
         content = inflate(file.read_at(size, offset), codec, inflated)
         return bytes(content[start : start + length])
@@ -794,6 +858,46 @@ def split_snappy(stored: memoryview, inflated: memoryview) -> list[int] | None:
             return None
         place = end
     return starts if place == len(stored) else None
+
+
+def find_literals(
+    stored: memoryview, starts: list[int], inflated: int
+) -> list[tuple[int, int, int]]:
+    """Return what stands in a snappy stream as it is: place inflated, length, place as stored.
+
+    ``starts`` are those of its independent blocks. Blocks of many tags are passed over.
+    """
+    found = []
+    for number, start in enumerate(starts):
+        place, done = start, number * SNAPPY_BLOCK
+        end = min(done + SNAPPY_BLOCK, inflated)
+        in_block = []
+        for _ in range(FEW_TAGS):
+            literal, length, place = _read_snappy_tag(stored, place)
+            if literal is not None:
+                in_block.append((done, length, literal))
+            done += length
+            if done >= end:
+                found += in_block
+                break
+    return found
+
+
+def _read_snappy_tag(stored: memoryview, place: int) -> tuple[int | None, int, int]:
+    """Return where a literal's bytes are (None of a copy), its length, and where it ends."""
+    tag = stored[place]
+    kind, number = tag & 3, tag >> 2
+    place += 1
+    if kind == 0:
+        length = number + 1
+        if length > 60:
+            extra = length - 60
+            length = int.from_bytes(stored[place : place + extra], "little") + 1
+            place += extra
+        return place, length, place + length
+    if kind == 1:
+        return None, (number & 7) + 4, place + 1
+    return None, number + 1, place + (2 if kind == 2 else 4)
 
 
 def _snappy_preamble(stored: memoryview) -> tuple[int, int]:

@@ -171,6 +171,28 @@ def test_a_map_agrees_with_the_cells_and_knows_every_block(tmp_path: Path) -> No
 # --- snappy ------------------------------------------------------------------------------------
 
 
+def test_what_does_not_compress_is_read_byte_for_byte(tmp_path: Path) -> None:
+    """A gzipped stamp stands in a snappy page as it is: in one piece, or in one a block."""
+    cells = [np.random.default_rng(n).bytes(13_000 + n) for n in range(40)]
+    path = write(
+        tmp_path / "a.parquet",
+        [{**ztf_alert(n), "cutoutScience": {"stampData": cell}} for n, cell in enumerate(cells)],
+        row_group_size=40,
+    )
+    with opened(path) as file:
+        index = build_index(file)
+        index.complete(file, blocks=True)
+        column = science(index)
+        for row, cell in enumerate(cells):
+            reads, size = metrics.READS._value.get(), metrics.BYTES_READ._value.get()
+            assert index.read_stamp(file, column, row) == cell
+            assert metrics.READS._value.get() == reads + 1
+            assert metrics.BYTES_READ._value.get() - size <= len(cell) + 5
+        (cells_map,) = (found for key, found in index.cells.items() if key[0] == column.name)
+        assert (cells_map.cell_offsets >= 0).all()
+        assert (cells_map.cell_gaps > 0).sum() == 40 * 13_000 // SNAPPY_BLOCK
+
+
 def literal(content: bytes) -> bytes:
     length = len(content) - 1
     return bytes([61 << 2]) + length.to_bytes(2, "little") + content

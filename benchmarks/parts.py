@@ -165,6 +165,7 @@ def _describe(method: Method) -> Data:
         "title": method.title,
         "group": method.group,
         "driver": method.driver,
+        "times": method.times,
     }
 
 

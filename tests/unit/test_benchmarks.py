@@ -227,9 +227,9 @@ def hdfs_results(folder: Path, page_ms: float) -> report.Results:
     """Return results in which a page of today's took 30 ms."""
     case = {"megabytes": 100, "layout": "spark", "kinds": 1, "title": "", "group": ""}
     cases = [
-        {**case, "method": "today-kept", "ms": [30.0]},
-        {**case, "method": "page@libhdfs", "ms": [page_ms]},
-        {**case, "method": "page@native", "ms": [1.0]},
+        {**case, "method": "today-kept", "times": 1, "ms": [30.0]},
+        {**case, "method": "page@libhdfs", "times": 3, "ms": [99.0, page_ms, page_ms]},
+        {**case, "method": "page@native", "times": 1, "ms": [1.0]},
     ]
     file = folder / "full" / "hdfs" / "stamps-ztf.json"
     file.parent.mkdir(parents=True, exist_ok=True)

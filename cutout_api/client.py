@@ -638,8 +638,5 @@ def _read_table(content: bytes) -> Table:
     from astropy.io import votable
     from astropy.table import Table
 
-    with warnings.catch_warnings():
-        # Units that other archives spell in their own way are no concern of the reader.
-        warnings.simplefilter("ignore", votable.exceptions.VOTableSpecWarning)
-        first = votable.parse(io.BytesIO(content)).get_first_table()
-        return first.to_table(use_names_over_ids=True) if first.fields else Table()
+    first = votable.parse(io.BytesIO(content)).get_first_table()
+    return first.to_table(use_names_over_ids=True) if first.fields else Table()

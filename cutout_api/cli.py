@@ -1,4 +1,4 @@
-"""The command ``cutout_api``: serve, check, index, demo."""
+"""The command ``cutout_api``: serve, check, index, get, demo."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ EXIT_FAILED, EXIT_USAGE = 1, 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status."""
-    parser = _build_parser()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = _build_parser(arguments)
     options = parser.parse_args(arguments)
     try:
         status: int = options.run(options)
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _build_parser() -> argparse.ArgumentParser:
+def _build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cutout_api", description="Hands out the stamps of astronomical alerts."
     )
@@ -70,6 +71,13 @@ def _build_parser() -> argparse.ArgumentParser:
         "--jobs", type=int, choices=range(1, 65), metavar="N", help="files read at a time"
     )
     index.set_defaults(run=_index)
+
+    get = commands.add_parser("get", help="write the stamps of alerts to files")
+    get.set_defaults(run=_get)
+    if "get" in arguments[:1]:  # its options are the parameters of requests: half a second
+        from .get import add_arguments
+
+        add_arguments(get)
 
     demo = commands.add_parser("demo", help="make a simulated archive on local disk")
     demo.add_argument("folder", type=Path, nargs="?", default=Path("demo-archive"))
@@ -127,6 +135,12 @@ def _index(options: argparse.Namespace) -> int:
         if options.watch:
             return indexing.watch(indexer, options.watch)
         return EXIT_FAILED if indexing.index(indexer, options.paths) else 0
+
+
+def _get(options: argparse.Namespace) -> int:
+    from .get import run
+
+    return run(options)
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -1,9 +1,9 @@
 """The shape of a picture: larger or smaller, turned so that north is up.
 
 Pillow resamples, which writes the files too: scipy or reproject would do it no better on so few
-pixels (tests/unit/test_geometry.py compares), and take ten times the memory. An image here is
-what is about to be drawn, values in [0, 1], never the survey's pixels: what is interpolated must
-not be NaN, nor ring around a saturated star.
+pixels (tests/unit/test_geometry.py compares), and importing scipy.ndimage takes 28 MB. An image
+here is what is about to be drawn, values in [0, 1], never the survey's pixels: what is
+interpolated must not be NaN, nor ring around a saturated star.
 """
 
 from __future__ import annotations

@@ -57,6 +57,8 @@ from .views import (
 
 ALL = "All"
 INTERNAL, PUBLIC = "internal", "public"
+CHOOSING = ("which", "band", "date")
+"""Parameters that choose one alert of an object."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,8 @@ class CutoutRequest:
         """Return the query string that gives this answer again, of this very alert."""
         given = {name: value for name, value in self.given.items() if name != "explain"}
         if alert_id is not None:
+            # The alert's own id leaves nothing to choose, and refuses what would choose.
+            given = {name: value for name, value in given.items() if name not in CHOOSING}
             given[self.survey.alert_key.name] = alert_id
         return urlencode({name: _spell(value) for name, value in given.items()}, safe="/=,")
 

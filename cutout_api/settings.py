@@ -28,9 +28,19 @@ DEFAULT_HDFS_PORT = 8020
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
-def setting(default: Any, help_text: str, check: Callable[[Any], str | None] | None = None) -> Any:
-    """Declare one setting; ``check`` returns what is wrong with a value, or None."""
-    return field(default=default, metadata={"help": help_text, "check": check})
+def setting(
+    default: Any,
+    help_text: str,
+    check: Callable[[Any], str | None] | None = None,
+    *,
+    secret: bool = False,
+) -> Any:
+    """Declare one setting; ``check`` returns what is wrong with a value, or None.
+
+    A value that is ``secret``, since it may hold a password, is not shown where it is refused, so
+    its check must not tell it either.
+    """
+    return field(default=default, metadata={"help": help_text, "check": check, "secret": secret})
 
 
 def at_least(least: float) -> Callable[[Any], str | None]:
@@ -76,8 +86,11 @@ def _check_catalog_url(value: str) -> str | None:
         return "must begin with sqlite:/// or postgresql://"
     try:
         host = urlsplit(value).port is None or urlsplit(value).hostname
-    except ValueError as error:
-        return f"is no address: {error}"
+    except ValueError:  # whose sentence quotes a part of it
+        return (
+            "is no address: the port must be a number, and in a password /, ?, #, @ and : are "
+            "written as %2F, %3F, %23, %40 and %3A"
+        )
     return None if host else "has a port, but no host"
 
 
@@ -209,6 +222,7 @@ class Catalog:
         "sqlite:///catalog.sqlite",
         "database of the archive's alerts: sqlite:///file, relative to this file, or postgresql://...",
         _check_catalog_url,
+        secret=True,
     )
 
 
@@ -348,12 +362,19 @@ def _read_yaml(file: Path) -> dict[Any, Any]:
         reason = error.strerror if isinstance(error, OSError) else error
         raise SettingsError(f"{file} cannot be read: {reason}") from error
     except yaml.YAMLError as error:
-        raise SettingsError(f"{file} is not YAML: {error}") from error
+        raise SettingsError(f"{file} is not YAML: {_describe(error)}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise SettingsError(f"{file} must hold sections such as 'archive:', not a {_kind(content)}")
     return content
+
+
+def _describe(error: yaml.YAMLError) -> str:
+    """Return what is wrong and where, without the line itself, which may hold a password."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        return f"{error.problem} in line {error.problem_mark.line + 1}"
+    return str(error)
 
 
 def _from_legacy(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -408,7 +429,8 @@ def _kind(value: object) -> str:
 
 def _convert(name: str, value: Any, origin: str, declared: Field[Any], hint: Any) -> Any:
     def refuse(reason: str) -> SettingsError:
-        return SettingsError(f"{name} = {shorten(value)} in {origin}: {reason}")
+        shown = _hide(value) if declared.metadata["secret"] else shorten(value)
+        return SettingsError(f"{name} = {shown} in {origin}: {reason}")
 
     target = get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
     convert: Callable[[Any], Any] = _CONVERTERS.get(target, _to_texts)
@@ -420,6 +442,12 @@ def _convert(name: str, value: Any, origin: str, declared: Field[Any], hint: Any
     if check and (reason := check(converted)):
         raise refuse(reason)
     return converted
+
+
+def _hide(value: object) -> str:
+    """Return what may be shown of a value that may hold a password: how it begins."""
+    scheme = _URI.match(value) if isinstance(value, str) else None
+    return f"{scheme[0] if scheme else ''}(not shown)"
 
 
 def _to_int(value: Any) -> int:

@@ -116,7 +116,7 @@ class Survey:
     dec_columns: tuple[str, ...]
     """Degrees, ICRS."""
     sign_columns: tuple[str, ...]
-    signs: Mapping[bool | str, bool]
+    signs: Mapping[bool | int | str, bool]
     """What the column holds -> whether the source is brighter than in the template."""
     sky_matrix: tuple[tuple[float, float], tuple[float, float]] | None
     """Degrees (east, north) for one pixel along (columns, rows); None: the header says it."""
@@ -133,6 +133,12 @@ class Survey:
     def time_name(self) -> str:
         """The name of the time in answers: ``jd``, ``midpointMjdTai``."""
         return self.time_columns[0].rpartition(".")[2]
+
+    @property
+    def row_0_on_top(self) -> bool:
+        """Whether a stamp has the parity of the sky with row 0 on top, and not at the bottom."""
+        # LSST's headers turn each stamp otherwise, but never mirror it with row 0 at the bottom.
+        return self.sky_matrix is not None and self.sky_matrix[1][1] < 0
 
     def stamp_column_names(self, kind: str) -> tuple[str, ...]:
         """Return the dotted names under which a file may hold the stamps of ``kind``."""
@@ -171,7 +177,8 @@ ZTF = Survey(
     ra_columns=("candidate.ra", "ra"),
     dec_columns=("candidate.dec", "dec"),
     sign_columns=("candidate.isdiffpos", "isdiffpos"),
-    signs={"t": True, "1": True, "f": False, "0": False},
+    # The schema has text; broker files have it as a number or a truth value too (1 == True here).
+    signs={"t": True, "1": True, "f": False, "0": False, 1: True, 0: False},
     # Row 0 at the top is north up, east left; 1.01 arcsec a pixel.
     sky_matrix=((-1.01 / 3600, 0.0), (0.0, -1.01 / 3600)),
     planes={},

@@ -8,6 +8,8 @@ exactly, while pandas before version 3 reads digits in quotes through a float.
 from __future__ import annotations
 
 import io
+import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -186,7 +188,10 @@ def write_votable(head: Head, chunks: Iterable[Chunk]) -> Iterator[bytes]:
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         '<VOTABLE version="1.4" xmlns="http://www.ivoa.net/xml/VOTable/v1.3">\n'
         '<RESOURCE type="results"><INFO name="QUERY_STATUS" value="OK"/>\n<TABLE>\n'
-        + "".join(_votable_field(head, field) for field in head.schema)
+        + "".join(
+            _votable_field(head, field, id_)
+            for field, id_ in zip(head.schema, _xml_ids(head.schema.names), strict=True)
+        )
         + "<DATA><TABLEDATA>\n"
     ).encode()
     for chunk in chunks:
@@ -196,13 +201,26 @@ def write_votable(head: Head, chunks: Iterable[Chunk]) -> Iterator[bytes]:
     yield b"</TABLEDATA></DATA>\n</TABLE>\n</RESOURCE>\n</VOTABLE>\n"
 
 
-def _votable_field(head: Head, field: pa.Field) -> str:
+def _xml_ids(names: Iterable[str]) -> list[str]:
+    """Return what each column is called where only XML's own names are taken: ``i:jd`` as i_jd."""
+    found: dict[str, None] = {}
+    for name in names:
+        plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+        plain = plain if re.match(r"[A-Za-z_]", plain) else f"_{plain}"
+        unique = (f"{plain}_{number}" if number else plain for number in itertools.count())
+        found[next(one for one in unique if one not in found)] = None
+    return list(found)
+
+
+def _votable_field(head: Head, field: pa.Field, id_: str) -> str:
     described = (words for check, words in VOTABLE_TYPES if check(field.type))
     datatype = next(described, 'datatype="unicodeChar" arraysize="*"')
     unit, text = head.describe(field.name)
     unit = f" unit={quoteattr(unit)}" if unit else ""
     text = f"<DESCRIPTION>{escape(text)}</DESCRIPTION>" if text else ""
-    return f"<FIELD name={quoteattr(field.name)} {datatype}{unit}>{text}</FIELD>\n"
+    return (
+        f"<FIELD ID={quoteattr(id_)} name={quoteattr(field.name)} {datatype}{unit}>{text}</FIELD>\n"
+    )
 
 
 def _votable_cells(column: pa.ChunkedArray) -> list[str]:

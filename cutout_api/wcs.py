@@ -36,7 +36,7 @@ def read_header(stamp: Stamp) -> fits.Header:
     """Return the header of the stamp's primary HDU; raises StampUnreadable."""
     try:
         with WARNINGS, warnings.catch_warnings(action="ignore"):
-            # Of the first HDU only: fits.open takes ten times as long.
+            # Of the first HDU only: fits.open takes three times as long (0.09 and 0.27 ms).
             header: fits.Header = fits.Header.fromfile(io.BytesIO(stamp.fits))
     except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise StampUnreadable(f"the {stamp.kind} stamp is not a readable FITS file") from error

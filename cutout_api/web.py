@@ -23,7 +23,7 @@ from isal import igzip
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from . import __version__, metrics
-from .epochs import Alert
+from .answer import CUTOUTS, JSON, CutoutAnswer, answer_request, file_stem, make_layout
 from .errors import (
     AddressTooLong,
     BodyTooLarge,
@@ -40,13 +40,12 @@ from .errors import (
     error_classes,
     shorten,
 )
-from .formatter import FORMATS, explain_epochs, explain_stamps, format_epochs, format_stamps
+from .formatter import FORMATS
 from .info import describe_shot
 from .openapi import describe_service
-from .panels import Layout
 from .reader import Reader
 from .render import Rendering, render
-from .request import PUBLIC, CutoutRequest, describe_parameters, parse_info_request, parse_request
+from .request import CutoutRequest, describe_parameters, parse_info_request, parse_request
 from .settings import Limits, Settings
 from .surveys import SURVEYS
 from .table_formats import TABLE_FORMATS
@@ -65,11 +64,7 @@ from .tables import (
 
 log = logging.getLogger("cutout_api")
 
-CUTOUTS = "/api/v1/cutouts"
-LONGEST_ADDRESS = 8_000
-"""What is longer cannot be asked by GET, nor told in the EXIF of a picture."""
 PROBLEM = "application/problem+json"
-JSON = "application/json"
 FITS_MEDIA_TYPES = ("application/fits", "image/fits")
 FOREVER = "public, max-age=31536000, immutable"
 BRIEFLY = "public, max-age=60"
@@ -155,21 +150,10 @@ def _add_cutouts(app: Flask, reader: Reader, most_pixels: int) -> None:
         asked = parse_request(_payload())
         g.format = asked.format
         g.sought = " ".join(f"{name}={value}" for name, value in asked.keys.items())
-        if asked.choice.every:
-            alerts = reader.read_epochs(asked)
-            layout = _layout(asked, None, most_pixels)
-            if asked.explain:
-                return _json(explain_epochs(alerts, layout), _caching(asked))
-            with metrics.stage("format"):
-                body, media_type = format_epochs(alerts, asked.format, layout)
-            return _send(body, media_type, asked, None)
-        alert = reader.read(asked)
-        layout = _layout(asked, alert.alert_id, most_pixels)
+        made = answer_request(reader, asked, most_pixels)
         if asked.explain:
-            return _json(explain_stamps(alert, layout), _caching(asked))
-        with metrics.stage("format"):
-            body, media_type = format_stamps(alert, asked.format, layout)
-        return _send(body, media_type, asked, alert)
+            return _finish(made.body, JSON, _caching(asked), {})
+        return _send(made, asked)
 
 
 def _add_info(app: Flask, reader: Reader, most_pixels: int) -> None:
@@ -178,24 +162,8 @@ def _add_info(app: Flask, reader: Reader, most_pixels: int) -> None:
         asked = parse_info_request(_payload())
         g.sought = " ".join(f"{name}={value}" for name, value in asked.keys.items())
         alert = reader.read(asked)
-        layout = _layout(asked, alert.alert_id, most_pixels)
+        layout = make_layout(asked, alert.alert_id, most_pixels)
         return _json(describe_shot(alert, layout), _caching(asked))
-
-
-def _layout(asked: CutoutRequest, alert_id: int | None, most_pixels: int) -> Layout:
-    again = ""
-    if asked.explain or FORMATS[asked.format].is_picture:
-        again = f"{CUTOUTS}?{asked.query(alert_id)}"
-    return Layout(
-        asked.survey,
-        asked.dialect == PUBLIC,
-        asked.rendering,
-        most_pixels,
-        asked.view,
-        asked.frame,
-        again if len(again) <= LONGEST_ADDRESS else "",
-        asked.kinds,
-    )
 
 
 def _caching(asked: CutoutRequest) -> str:
@@ -482,9 +450,8 @@ def _take_no_arguments() -> None:
         raise UnknownParameter(name, ())
 
 
-def _send(body: bytes, media_type: str, asked: CutoutRequest, alert: Alert | None) -> Response:
-    """Return the answer; ``alert`` is the one it holds, None where it holds many."""
-    chosen = FORMATS[asked.format]
+def _send(made: CutoutAnswer, asked: CutoutRequest) -> Response:
+    chosen, alert, media_type = FORMATS[asked.format], made.alert, made.media_type
     if asked.format == "FITS":
         media_type = _preferred_fits_type(media_type)
     headers = {}
@@ -495,10 +462,10 @@ def _send(body: bytes, media_type: str, asked: CutoutRequest, alert: Alert | Non
     if asked.format == "FITS":
         headers["Vary"] = "Accept"
     if chosen.suffix:
-        stem = _file_stem(asked, alert)
+        stem = file_stem(asked, made.alert_id)
         disposition = "inline" if chosen.is_picture else "attachment"
         headers["Content-Disposition"] = f"{disposition}; filename={stem}{chosen.suffix}"
-    return _finish(body, media_type, _caching(asked), headers)
+    return _finish(made.body, media_type, _caching(asked), headers)
 
 
 def _preferred_fits_type(default: str) -> str:
@@ -509,13 +476,6 @@ def _preferred_fits_type(default: str) -> str:
         if media_type in ("*/*", "application/*", default):
             break
     return default
-
-
-def _file_stem(asked: CutoutRequest, alert: Alert | None) -> str:
-    """Return the id that users of each dialect expect in the file's name."""
-    known = asked.keys.get(asked.survey.file_key, alert and alert.alert_id)
-    stem = str(next(iter(asked.keys.values())) if known is None else known)
-    return f"{stem}_{asked.kind}" if asked.dialect == PUBLIC else stem
 
 
 def _json(content: object, cache_control: str = "no-store") -> Response:

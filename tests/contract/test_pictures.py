@@ -111,6 +111,19 @@ def test_every_look_draws_stamps_with_bad_headers(
     picture(ask(pictures, lsst(what, **look)))
 
 
+@pytest.mark.parametrize("choice", [{"which": "brightest"}, {"band": "g"}, {"date": 60412.0}])
+def test_the_request_that_gives_it_again_leaves_nothing_to_choose(
+    pictures: FlaskClient, choice: dict[str, Any]
+) -> None:
+    payload = ztf(format="PNG", **choice)
+    del payload["candid"]
+    answer = ask(pictures, {**payload, "objectId": "ZTF24aaaaaaa"})
+    assert answer.status_code == 200
+    again = pictures.get(_recipe(picture(answer))["request"])
+    np.testing.assert_array_equal(pixels(again), pixels(answer))
+    assert again.headers["X-Cutout-Id"] == answer.headers["X-Cutout-Id"]
+
+
 @pytest.mark.parametrize("name", ["PNG", "JPEG", "WebP", "GIF"])
 @pytest.mark.parametrize("colormap", [None, "viridis"])
 @pytest.mark.parametrize("kind", ["Science", "All"])

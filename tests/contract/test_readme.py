@@ -12,9 +12,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 from astropy.io import fits
+from nbclient import NotebookClient
 from PIL import Image
 
 from ..service import Service, running_service
@@ -69,11 +71,27 @@ def test_each_curl_gives_what_the_readme_says(service: Service, text: str, tmp_p
         assert Image.open(io.BytesIO(content)).size == (width, height)
 
 
-def test_the_notebook_example_runs(service: Service) -> None:
+def test_the_notebook_example_runs(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (code,) = (text for language, text in BLOCKS if language == "python")
     names: dict[str, object] = {}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     exec(code.replace(ADDRESS, service.address), names)
-    assert names["cutout"][0].data.shape == (63, 63)
+    assert names["cutout"].array.shape == (63, 63)
+    assert list(tmp_path.rglob("*"))  # what was answered is kept where it was said
+
+
+def test_the_command_for_files_writes_them(service: Service, tmp_path: Path) -> None:
+    (text,) = (text for language, text in BLOCKS if "cutout_api get" in text)
+    command = text.replace(".venv/bin/cutout_api", f"{sys.executable} -m cutout_api")
+    command = command.strip() + f" --url {service.address}"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run(["bash", "-ec", command], cwd=tmp_path, check=True, env=environment)
+    assert {file.name for file in (tmp_path / "stamps").iterdir()} == {
+        "ZTF26efbhfef_All.fits",
+        "214589538595504195_All.fits",
+    }
 
 
 def test_the_demo_prints_a_curl_that_works(service: Service, tmp_path: Path) -> None:
@@ -97,6 +115,41 @@ def test_the_demo_prints_a_curl_that_works(service: Service, tmp_path: Path) -> 
     for name in ("ztf.png", "lsst.png"):
         image = Image.open(tmp_path / name)
         assert image.width == 3 * image.height
+
+
+NOTEBOOK = ROOT / "docs" / "notebook.ipynb"
+
+
+def test_the_notebook_runs(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    assert ADDRESS in notebook.cells[1].source  # what it asks where nothing else is said
+    monkeypatch.setenv("CUTOUT_SERVICE", service.address)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    for name in ("XDG_CACHE_HOME", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    shown = {
+        cell.source.splitlines()[-1]: [
+            output.data for output in cell.outputs if output.output_type != "stream"
+        ]
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    }
+    assert all("text/html" in shown[last][0] for last in ("alerts", "stamps", "epochs"))
+    for picture in ("stamps", "epochs", "stamps.plot();", 'plt.ylabel("difference magnitude");'):
+        assert "image/png" in shown[picture][0]
+    assert re.fullmatch(r"\(\d+, 63, 63, 3\)", shown["cube.shape"][0]["text/plain"])
+    assert "<SkyCoord (ICRS)" in shown["science.wcs.pixel_to_world(x, y)"][0]["text/plain"]
+    warned = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    assert not [output for output in warned if output.get("name") == "stderr"]
+
+
+def test_the_notebook_is_kept_without_its_outputs() -> None:
+    for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
 
 
 def test_every_link_leads_somewhere() -> None:

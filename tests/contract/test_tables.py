@@ -7,6 +7,7 @@ import json
 import math
 import os
 import random
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -484,6 +485,21 @@ def test_a_votable_says_units_and_what_columns_are(client: FlaskClient) -> None:
     assert (str(field.unit), field.datatype) == ("mag", "double")
     assert "Magnitude" in field.description
     assert table.get_field_by_id_or_name("i:candid").datatype == "long"
+
+
+@pytest.mark.parametrize(
+    "asked", [f"objects?objectId={FIRST}", f"sources?diaObjectId={DOCUMENTED_OBJECT}"]
+)
+def test_a_votable_is_read_without_a_warning(client: FlaskClient, asked: str) -> None:
+    answer = client.get(f"/api/v1/{asked}&output-format=votable")
+    assert answer.status_code == 200
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        table = votable.parse(io.BytesIO(answer.data), verify="exception").get_first_table()
+    by_id = table.to_table().colnames
+    by_name = table.to_table(use_names_over_ids=True).colnames
+    assert len(set(by_id)) == len(by_name)
+    assert by_id == [name.replace(":", "_") for name in by_name]
 
 
 def test_text_that_no_xml_may_hold_does_not_break_a_votable(

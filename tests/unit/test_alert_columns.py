@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cutout_api import metrics
-from cutout_api.alert_columns import AlertColumns, read_alert_columns
+from cutout_api.alert_columns import AlertColumns, read_alert_columns, read_entry
 from cutout_api.errors import FileUnreadable
 from cutout_api.settings import Archive as ArchiveSettings
 from cutout_api.settings import Settings
@@ -132,6 +132,32 @@ def test_entries_are_those_of_an_object(tmp_path: Path) -> None:
     (entry,) = found.entries(file_id, "ZTF24aaaaaab")
     assert (entry.row, entry.alert_id, entry.object_id) == (1, 2, "ZTF24aaaaaab")
     assert [entry.object_id for entry in found.entries(file_id)][2] is None
+
+
+@pytest.mark.parametrize(
+    ("column", "signs"),
+    [
+        (pa.array(["t", "f", "1", "0", "?"]), [True, False, True, False, None]),
+        (pa.array([1, 0, None, 7], pa.int32()), [True, False, None, None]),
+        (pa.array([1, 0, -1], pa.int8()), [True, False, None]),
+        (pa.array([True, False, None]), [True, False, None]),
+    ],
+    ids=["text", "int32", "int8", "boolean"],
+)
+def test_the_sign_is_read_however_a_file_spells_it(
+    tmp_path: Path, column: pa.Array, signs: list[bool | None]
+) -> None:
+    write(
+        tmp_path,
+        {"candid": list(range(len(column))), "candidate": candidate(isdiffpos=column)},
+    )
+    (found,) = read(tmp_path)
+    assert found.signs == signs
+    # A picture's facts are read by the same code, row by row.
+    archive = Archive(Settings(archive=ArchiveSettings(uri=str(tmp_path))))
+    (file_id,) = archive.locate("f.parquet")
+    with archive.open(file_id) as file:
+        assert [read_entry(file, ZTF, row).positive for row in range(len(signs))] == signs
 
 
 def test_a_damaged_column_is_an_error(tmp_path: Path) -> None:

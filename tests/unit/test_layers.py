@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,9 @@ PACKAGE = Path(cutout_api.__file__).parent
 
 # From the bottom up. A module may import any that stands in an earlier line.
 LAYERS = (
-    ("errors", "thrift"),
-    ("settings", "metrics", "surveys"),
-    ("stamp", "geometry", "storage", "sky", "derived", "joining", "table_formats"),
+    ("errors", "thrift", "http_cache"),
+    ("settings", "metrics", "surveys", "fetch"),
+    ("stamp", "client", "geometry", "storage", "sky", "derived", "joining", "table_formats"),
     ("epochs", "render", "columns"),
     ("pages", "wcs", "presets", "history"),
     ("views", "labels"),
@@ -27,7 +29,8 @@ LAYERS = (
     ("catalog",),
     ("lookup",),
     ("reader", "openapi", "demo"),
-    ("indexing", "tables"),
+    ("indexing", "tables", "answer"),
+    ("get",),
     ("web",),
     ("server",),
     ("cli",),
@@ -70,3 +73,17 @@ def test_only_the_web_module_knows_flask() -> None:
         if any(name.split(".")[0] in ("flask", "werkzeug") for name in imports(module))
     }
     assert knowing == KNOW_FLASK
+
+
+def test_the_client_costs_a_notebook_nothing_of_the_service() -> None:
+    heavy = {"flask", "werkzeug", "pyarrow", "sqlalchemy", "matplotlib", "PIL", "orjson"}
+    code = (
+        "import sys; import cutout_api.client; "
+        "print(*sorted({name.split('.')[0] for name in sys.modules}), "
+        "*(name for name in sys.modules if name.startswith('cutout_api.')))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(ended.stdout.split())
+    assert not loaded & heavy
+    ours = {f"cutout_api.{name}" for name in ("client", "fetch", "http_cache", "surveys")}
+    assert {name for name in loaded if name.startswith("cutout_api.")} == ours

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -182,3 +183,33 @@ def test_a_file_that_was_named_must_exist(tmp_path: Path) -> None:
 )
 def test_addresses(uri: str, address: Address) -> None:
     assert parse_address(uri) == address
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://fink:s3cret@db/catalog",
+        "postgresql://fink:s3cret@:5432/catalog",
+        "postgresql://fink:s3cret/x@db:5432/catalog",
+        "postgresql://fink@db:s3cret/catalog",
+        "postgresql://[s3cret/catalog",
+        "host=db password=s3cret",
+        ["postgresql://fink:s3cret@db/catalog"],
+        {"password": "s3cret"},
+    ],
+)
+def test_a_refused_address_of_the_catalog_shows_no_password(tmp_path: Path, url: object) -> None:
+    with pytest.raises(SettingsError) as raised:
+        load(tmp_path, json.dumps({"catalog": {"url": url}}))
+    assert "s3cret" not in str(raised.value)
+    assert "catalog.url = " in str(raised.value)
+    if isinstance(url, str):
+        with pytest.raises(SettingsError) as raised:
+            load(tmp_path, "", CUTOUT_API_CATALOG_URL=url)
+        assert "s3cret" not in str(raised.value)
+
+
+def test_a_file_that_is_not_yaml_is_told_by_its_line_not_its_text(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"in line [23]") as raised:
+        load(tmp_path, "catalog:\n  url: [postgresql://fink:s3cret@db/catalog\n")
+    assert "s3cret" not in str(raised.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from cutout_api.reader import Reader
 from cutout_api.settings import Archive as ArchiveSettings
 from cutout_api.settings import Settings
 from cutout_api.storage import Archive
+from cutout_api.table_formats import Head, write_votable
 from cutout_api.table_request import parse_boolean, parse_columns
 
 # --- together ----------------------------------------------------------------------------------
@@ -236,3 +238,13 @@ def test_what_is_no_truth_value_is_refused(value: Any) -> None:
 def test_columns_are_taken_once_and_in_order() -> None:
     assert parse_columns(" b, a ,b,,a") == ("b", "a")
     assert parse_columns("a,*") is None
+
+
+def test_no_two_columns_of_a_votable_share_an_id() -> None:
+    names = ["i:jd", "i_jd", "i-jd", "1st", "", "v:\u03b1", "i_jd_1", "i:jd "]
+    schema = pa.schema([(name, pa.int32()) for name in names])
+    written = b"".join(write_votable(Head(schema), [])).decode()
+    ids = re.findall(r'<FIELD ID="([^"]*)"', written)
+    assert ids[:3] == ["i_jd", "i_jd_1", "i-jd"]
+    assert len(set(ids)) == len(names)
+    assert all(re.fullmatch(r"[A-Za-z_][\w.-]*", one, re.ASCII) for one in ids)

@@ -1,0 +1,380 @@
+"""The command ``cutout_api get``: stamps of many alerts, each as a file.
+
+They come from the archive itself, or with ``--url`` from a running service; which of the two it
+is changes neither the files' names nor what is in them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from .answer import CUTOUTS, answer_request, file_stem
+from .client import Client
+from .errors import CutoutError
+from .fetch import WORTH_ANOTHER_TRY, ServiceError
+from .formatter import FORMATS
+from .reader import Reader
+from .request import ALL, PARAMETERS, CutoutRequest, Parameter, parse_request
+from .settings import load_settings
+from .surveys import SURVEYS, Key
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+STDIN = STDOUT = "-"
+FORMAT = "output-format"
+SUFFIX_OF_ARRAYS = ".json"
+MOST_FAILURES = 3
+"""In a row, until the archive or the service is taken to be gone."""
+SAY_SECONDS = 5.0
+_KEYS: Mapping[str, Key] = {key.name: key for survey in SURVEYS for key in survey.keys}
+_OWN = (*_KEYS, "kind", FORMAT, "return_type", "explain")
+
+
+class Failed(Exception):
+    """One alert cannot be had; ``passing`` where another try might do."""
+
+    def __init__(self, detail: str, code: str, *, passing: bool = False) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.passing = passing
+
+
+class Source(Protocol):
+    """Where stamps come from."""
+
+    def fetch(self, asked: CutoutRequest, payload: Mapping[str, str]) -> tuple[bytes, int | None]:
+        """Return the answer and the id of the alert that it holds. Raises Failed."""
+
+    def close(self) -> None: ...
+
+
+class ArchiveSource:
+    """The archive that the settings name."""
+
+    def __init__(self) -> None:
+        settings = load_settings()
+        self._most_pixels = settings.limits.image_pixels
+        self._reader = Reader(settings)
+
+    def fetch(self, asked: CutoutRequest, payload: Mapping[str, str]) -> tuple[bytes, int | None]:
+        del payload
+        try:
+            made = answer_request(self._reader, asked, self._most_pixels)
+        except CutoutError as error:
+            passing = error.status in WORTH_ANOTHER_TRY
+            raise Failed(error.detail, error.code, passing=passing) from error
+        return made.body, made.alert_id
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+class ServiceSource:
+    """A running service."""
+
+    def __init__(self, address: str) -> None:
+        self._client = Client(address, cache=None)
+
+    def fetch(self, asked: CutoutRequest, payload: Mapping[str, str]) -> tuple[bytes, int | None]:
+        del asked
+        try:
+            answer = self._client.fetch(CUTOUTS, payload)
+        except ServiceError as error:
+            passing = error.status in (0, *WORTH_ANOTHER_TRY)
+            raise Failed(error.detail, error.code, passing=passing) from error
+        found = answer.headers.get("X-Cutout-Id")
+        return answer.content, None if found is None else int(found)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+# --- the command line ---------------------------------------------------------------------------
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add an option for each parameter of the route, besides those of the command itself."""
+    parser.add_argument(
+        "ids",
+        nargs="+",
+        metavar="ID",
+        help="a ZTF object's name, an alert's number, or NAME=NUMBER "
+        f"({', '.join(_KEYS)}); - reads them from standard input",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        default=".",
+        metavar="DIR",
+        help="the folder for the files (default: this one); - writes one answer to standard output",
+    )
+    parser.add_argument("--url", metavar="ADDRESS", help="ask this service, not the archive")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    _add_parameter(parser, "kind", PARAMETERS["kind"], ALL)
+    _add_parameter(parser, "format", PARAMETERS[FORMAT], "FITS", dest=FORMAT)
+    group = parser.add_argument_group("how (docs/api.md)")
+    for name, parameter in PARAMETERS.items():
+        if name not in _OWN:
+            _add_parameter(group, name, parameter, None)
+
+
+def _add_parameter(
+    parser: Any, name: str, parameter: Parameter, default: str | None, **more: Any
+) -> None:
+    def check(text: str) -> str:
+        try:
+            parameter.parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return text
+
+    more.setdefault("dest", name)
+    told = parameter.description.replace("%", "%%") + (f" (default {default})" if default else "")
+    parser.add_argument(f"--{name}", type=check, default=default, metavar="X", help=told, **more)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Get every alert; return 1 if one could not be had."""
+    ids = list(dict.fromkeys(_read_ids(options.ids)))
+    if options.output == STDOUT and len(ids) != 1:
+        return _usage(f"-o - writes one answer, and there are {len(ids)} ids")
+    values = vars(options)
+    asked = {name: values[name] for name in ("kind", FORMAT)}
+    asked |= {
+        name: values[name] for name in PARAMETERS if name not in _OWN and values[name] is not None
+    }
+    try:
+        source = ServiceSource(options.url) if options.url else ArchiveSource()
+    except ValueError as error:
+        return _usage(str(error))
+    getting = _Getting(source, asked, options.output, overwrite=options.overwrite)
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return getting.get_all(ids)
+    except KeyboardInterrupt:
+        print("cutout_api: interrupted; the files that are there are whole", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        source.close()
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _usage(sentence: str) -> int:
+    print(f"cutout_api get: {sentence}", file=sys.stderr)
+    return EXIT_USAGE
+
+
+def _read_ids(arguments: Iterable[str]) -> Iterator[str]:
+    for argument in arguments:
+        if argument != STDIN:
+            yield argument
+            continue
+        for line in sys.stdin:
+            yield from line.partition("#")[0].split()
+
+
+# --- getting ------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Getting:
+    source: Source
+    asked: Mapping[str, str]
+    output: str
+    overwrite: bool
+
+    def get_all(self, ids: list[str]) -> int:
+        if self.output != STDOUT:
+            try:
+                Path(self.output).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                return _usage(f"{self.output} cannot be a folder: {error.strerror}")
+        written = in_vain = 0
+        with _progress(len(ids)) as advance:
+            for done, id_ in enumerate(ids, 1):
+                try:
+                    self.get(id_)
+                    written, in_vain = written + 1, 0
+                except Failed as error:
+                    print(f"{id_}: {error}", file=sys.stderr)
+                    in_vain = in_vain + 1 if error.passing else 0
+                except OSError as error:
+                    print(f"{id_}: cannot be written: {error.strerror}", file=sys.stderr)
+                    in_vain = MOST_FAILURES
+                advance(done - written)
+                if in_vain >= MOST_FAILURES and done < len(ids):
+                    print(f"cutout_api: given up on {len(ids) - done} more", file=sys.stderr)
+                    break
+        if self.output != STDOUT:
+            print(f"{len(ids)} asked for, {written} written to {self.output}")
+        return EXIT_FAILED if written < len(ids) else 0
+
+    def get(self, id_: str) -> None:
+        """Write one alert's file. Raises Failed, OSError."""
+        payloads = [{name: text, **self.asked} for name, text in keys_of(id_)]
+        content, name = self._fetch_one(id_, payloads)
+        if self.output == STDOUT:
+            sys.stdout.buffer.write(content)
+            sys.stdout.buffer.flush()
+            return
+        self._refuse_existing(name)
+        try:
+            write_whole(Path(self.output) / name, content, overwrite=self.overwrite)
+        except FileExistsError:
+            self._refuse_existing(name)
+
+    def _refuse_existing(self, name: str) -> None:
+        path = Path(self.output) / name
+        if path.exists() and not self.overwrite:
+            raise Failed(f"{path} is there; --overwrite replaces it", "exists")
+
+    def _fetch_one(self, id_: str, payloads: list[dict[str, str]]) -> tuple[bytes, str]:
+        """Return the answer to the one of the payloads that there is, and its file's name.
+
+        A bare number is an alert's of one survey or of the other, and only asking tells; an option
+        that one survey does not have tells too.
+        """
+        found: list[tuple[bytes, str]] = []
+        absent: list[Failed] = []
+        refused: list[Failed] = []
+        for payload in payloads:
+            try:
+                found.append(self._fetch(payload))
+            except Failed as error:
+                kept = {"alert_not_found": absent, "conflicting_parameters": refused}
+                if error.code not in kept or len(payloads) == 1:
+                    raise
+                kept[error.code].append(error)
+        if len(found) > 1:
+            names = " and as ".join(next(iter(payload)) for payload in payloads)
+            key = next(iter(payloads[0]))
+            raise Failed(f"there is an alert as {names}: say which, as {key}={id_}", "ambiguous_id")
+        if found:
+            return found[0]
+        if len(absent) == len(payloads):
+            names = " nor as ".join(next(iter(payload)) for payload in payloads)
+            raise Failed(f"no alert {id_}, neither as {names}", "alert_not_found")
+        raise refused[0]
+
+    def _fetch(self, payload: Mapping[str, str]) -> tuple[bytes, str]:
+        try:
+            asked = parse_request(payload)
+        except CutoutError as error:
+            raise Failed(error.detail, error.code) from error
+        suffix = FORMATS[asked.format].suffix or SUFFIX_OF_ARRAYS
+        if asked.survey.file_key in asked.keys and self.output != STDOUT:
+            self._refuse_existing(file_stem(asked, None) + suffix)  # before it is read in vain
+        content, alert_id = self.source.fetch(asked, payload)
+        return content, file_stem(asked, alert_id) + suffix
+
+
+def keys_of(id_: str) -> list[tuple[str, str]]:
+    """Return what an id may be: names and values of keys. Raises Failed."""
+    name, told, text = id_.rpartition("=")
+    if told:
+        if name not in _KEYS:
+            raise Failed(f"{name} is not one of {', '.join(_KEYS)}", "invalid_parameter")
+        return [(name, text)]
+    objects = [survey.object_key for survey in SURVEYS]
+    alerts = [survey.alert_key for survey in SURVEYS]
+    if _is(objects[0], text):
+        return [(objects[0].name, text)]
+    if all(_is(key, text) for key in alerts):
+        return [(key.name, text) for key in alerts]
+    raise Failed("neither a ZTF name, nor an alert's number, nor NAME=NUMBER", "invalid_parameter")
+
+
+def _is(key: Key, text: str) -> bool:
+    try:
+        key.parse(text)
+    except ValueError:
+        return False
+    return True
+
+
+def write_whole(path: Path, content: bytes, *, overwrite: bool) -> None:
+    """Write a file so that it is there whole or not at all.
+
+    Raises FileExistsError where it is there and not to be replaced, and other OSErrors.
+    """
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    aside = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            os.fchmod(handle, 0o666 & ~_umask())
+            file.write(content)
+        if overwrite:
+            aside.replace(path)
+            return
+        try:
+            path.hardlink_to(aside)  # unlike a renaming, replaces nothing
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            if path.exists():
+                raise FileExistsError(path) from None
+            aside.replace(path)
+    finally:
+        with suppress(FileNotFoundError):
+            aside.unlink()
+
+
+def _umask() -> int:
+    # It can only be read by setting it; nothing else runs here that makes files.
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+# --- saying how far it is -----------------------------------------------------------------------
+
+
+@contextmanager
+def _progress(steps: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar on a terminal, and a line now and then elsewhere."""
+    if steps > 1 and sys.stderr.isatty():
+        with _bar(steps) as advance:
+            yield advance
+        return
+    said = time.monotonic()
+    done = 0
+
+    def count(failed: int) -> None:
+        nonlocal done, said
+        done += 1
+        if time.monotonic() - said >= SAY_SECONDS:
+            said = time.monotonic()
+            print(f"{done} of {steps}, {failed} failed", file=sys.stderr)
+
+    yield count
+
+
+@contextmanager
+def _bar(steps: int) -> Iterator[Callable[[int], None]]:
+    from rich import progress
+    from rich.console import Console
+
+    columns = (
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("alerts, {task.fields[failed]:,} failed,"),
+        progress.TimeRemainingColumn(),
+        progress.TextColumn("left"),
+    )
+    # Where standard output is a pipe, it gets the answer's summary only, and never the bar.
+    with progress.Progress(*columns, console=Console(stderr=True)) as shown:
+        task = shown.add_task("", total=steps, failed=0)
+        yield lambda failed: shown.update(task, advance=1, failed=failed)

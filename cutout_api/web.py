@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, quote, urlencode
 
 import numpy as np
 import orjson
@@ -40,13 +40,29 @@ from .errors import (
     error_classes,
     shorten,
 )
+from .explorer import (
+    CUTOUTS,
+    Examples,
+    describe_identities,
+    describe_surveys,
+    list_abilities,
+    list_figures,
+)
 from .formatter import FORMATS, explain_epochs, explain_stamps, format_epochs, format_stamps
 from .info import describe_shot
 from .openapi import describe_service
 from .panels import Layout
 from .reader import Reader
 from .render import Rendering, render
-from .request import PUBLIC, CutoutRequest, describe_parameters, parse_info_request, parse_request
+from .request import (
+    IDENTIFY_PARAMETERS,
+    PUBLIC,
+    CutoutRequest,
+    describe_parameters,
+    parse_identify_request,
+    parse_info_request,
+    parse_request,
+)
 from .settings import Limits, Settings
 from .surveys import SURVEYS
 from .table_formats import TABLE_FORMATS
@@ -65,7 +81,6 @@ from .tables import (
 
 log = logging.getLogger("cutout_api")
 
-CUTOUTS = "/api/v1/cutouts"
 LONGEST_ADDRESS = 8_000
 """What is longer cannot be asked by GET, nor told in the EXIF of a picture."""
 PROBLEM = "application/problem+json"
@@ -84,6 +99,7 @@ EXPOSED_HEADERS = [
     "X-Unknown-Columns",
 ]
 MAX_HEADER = 2000
+KEY_NAMES = [key.name for survey in SURVEYS for key in survey.keys]
 PAGE_POLICY = {
     "default-src": "'none'",
     "script-src": "'self'",
@@ -127,10 +143,11 @@ def create_app(settings: Settings) -> Flask:
     )
     _add_cutouts(app, reader, settings.limits.image_pixels)
     _add_info(app, reader, settings.limits.image_pixels)
+    _add_identify(app, reader)
     tables = Tables(reader, settings.limits)
     _add_tables(app, tables, settings.limits)
     _add_operations(app, reader)
-    _add_pages(app)
+    _add_pages(app, reader)
     _add_error_handlers(app)
     _add_bookkeeping(app, varies="*" not in settings.server.cors_origins)
     return app
@@ -180,6 +197,16 @@ def _add_info(app: Flask, reader: Reader, most_pixels: int) -> None:
         alert = reader.read(asked)
         layout = _layout(asked, alert.alert_id, most_pixels)
         return _json(describe_shot(alert, layout), _caching(asked))
+
+
+def _add_identify(app: Flask, reader: Reader) -> None:
+    @app.get("/api/v1/identify")
+    def identify() -> Response:
+        if not request.args:
+            return _json({"args": describe_parameters(IDENTIFY_PARAMETERS)}, BRIEFLY)
+        asked = parse_identify_request(_payload())
+        g.sought = f"id={asked.text}"
+        return _json(describe_identities(asked, reader.identify(asked)), BRIEFLY)
 
 
 def _layout(asked: CutoutRequest, alert_id: int | None, most_pixels: int) -> Layout:
@@ -278,11 +305,34 @@ def _add_operations(app: Flask, reader: Reader) -> None:
         return _json(describe_service(), BRIEFLY)
 
 
-def _add_pages(app: Flask) -> None:
+def _add_pages(app: Flask, reader: Reader) -> None:
+    examples = Examples(reader.catalog)
+
     @app.get("/")
     def home() -> Response:
+        found = examples.get()
+        return _page(
+            "explorer.html",
+            surveys=describe_surveys(),
+            keys=KEY_NAMES,
+            examples=found,
+            abilities=list_abilities(found),
+            given=_asked_for(),
+            version=__version__,
+        )
+
+    @app.get("/plain")
+    def plain() -> Response:
+        return _page("plain.html", keys=KEY_NAMES, examples=examples.get(), **_plain_answer(reader))
+
+    @app.get("/gallery")
+    def gallery() -> Response:
+        return _page("gallery.html", figures=list_figures(examples.get()))
+
+    @app.get("/try")
+    def form() -> Response:
         parameters = describe_parameters()
-        return _page("home.html", parameters=parameters, surveys=SURVEYS, version=__version__)
+        return _page("try.html", parameters=parameters, surveys=SURVEYS, version=__version__)
 
     @app.get("/docs")
     def docs() -> Response:
@@ -305,6 +355,24 @@ def _add_pages(app: Flask) -> None:
         response = send_from_directory(SWAGGER_UI, name, conditional=False)
         response.headers["Cache-Control"] = "public, max-age=86400"
         return response
+
+
+def _asked_for() -> dict[str, str]:
+    """Return what the explorer's form was filled with."""
+    return {name: request.args[name] for name in ("id", "hdfsPath") if request.args.get(name)}
+
+
+def _plain_answer(reader: Reader) -> dict[str, Any]:
+    """Return what the explorer's form shows where scripts are off: a picture, or a problem."""
+    given = _asked_for()
+    try:
+        asked = parse_identify_request(given)
+        meaning, epochs = reader.identify(asked)[0]
+    except CutoutError as error:
+        return {"given": given, "problem": error.problem()}
+    query = {meaning.key.name: str(meaning.value), "kind": "All", "labels": "all"}
+    query |= {"output-format": "PNG"} | ({"hdfsPath": asked.path} if asked.path else {})
+    return {"given": given, "picture": f"{CUTOUTS}?{urlencode(query)}", "epochs": len(epochs)}
 
 
 def _page(template: str, policy: Mapping[str, str] | None = None, **content: Any) -> Response:

@@ -25,7 +25,7 @@ LAYERS = (
     ("request", "index"),
     ("alert_columns", "table_request"),
     ("catalog",),
-    ("lookup",),
+    ("lookup", "explorer"),
     ("reader", "openapi", "demo"),
     ("indexing", "tables"),
     ("web",),

@@ -43,8 +43,8 @@ MOST_ROWS = 1 << ROW_BITS
 """Of one file: sixteen million, where a file of 100 MB holds some thousands."""
 MOST_IN_LIST = 500
 """Ids of one statement; below what every SQLite takes."""
-EXAMPLES_FROM = 100
-"""Rows of a file among whose objects examples are looked for."""
+EXAMPLES_FILES, EXAMPLES_FROM = 4, 100
+"""Files, and rows of each, among whose objects examples are looked for."""
 BUSY_SECONDS = 60.0
 """How long a writer waits for another."""
 HOW_TO_FILL = "`cutout_api index` fills it"
@@ -196,10 +196,10 @@ class Catalog:
         return kept
 
     def examples(self, survey: Survey, count: int = 3) -> list[KeyValue]:
-        """Return objects of the newest file: those that have most alerts in all, most first.
+        """Return objects of the newest files: those that have most alerts in all, most first.
 
-        Looks at the first ``EXAMPLES_FROM`` rows of that file only; a survey of which nothing is
-        known has none.
+        Looks at the first ``EXAMPLES_FROM`` rows of a few files only; a survey of which nothing
+        is known has none.
         """
         alerts = ALERTS[survey.name]
         newest = (
@@ -211,18 +211,17 @@ class Catalog:
                 FILES.c.rows > 0,
             )
             .order_by(FILES.c.modified.desc(), FILES.c.path.desc())
-            .limit(1)
+            .limit(EXAMPLES_FILES)
         )
 
         def read(connection: Connection) -> list[KeyValue]:
-            number = connection.scalar(newest)
-            if number is None:
+            starts = [number << ROW_BITS for number in connection.scalars(newest)]
+            if not starts:
                 return []
-            first = number << ROW_BITS
+            near = [alerts.c.place.between(start, start + EXAMPLES_FROM - 1) for start in starts]
             seen = (
                 sa.select(alerts.c.object_id)
-                .where(alerts.c.place >= first, alerts.c.place < first + EXAMPLES_FROM)
-                .where(alerts.c.object_id.is_not(None))
+                .where(sa.or_(*near), alerts.c.object_id.is_not(None))
                 .distinct()
             )
             counted = (

@@ -64,9 +64,11 @@ function readPage() {
     const value = given.get(name);
     const options = known[name] ? [...find(known[name]).options].map((option) => option.value) : null;
     if (value === null || (options && !options.includes(value))) look[name] = LOOK[name];
-    else if (typeof LOOK[name] === "number") look[name] = Number.isFinite(Number(value)) ? Number(value) : LOOK[name];
+    else if (typeof LOOK[name] === "number") look[name] = value && Number.isFinite(Number(value)) ? Number(value) : LOOK[name];
     else look[name] = typeof LOOK[name] === "boolean" ? value === "1" : value;
   }
+  const [least, most] = look.limits === "manual" ? [-Infinity, Infinity] : [0, 100];
+  if (!(least <= look.low && look.low < look.high && look.high <= most)) Object.assign(look, PERCENTILES, { limits: "percentile" });
   find("#kind").value = [...KINDS, ALL].find((kind) => kind === given.get("kind")) ?? ALL;
   return {
     id: (given.get(view.key || "id") ?? "").trim(),
@@ -134,6 +136,8 @@ async function open({ id, path = "", epoch = null, band = "" }, step) {
   } finally {
     if (!signal.aborted) explorer.removeAttribute("aria-busy");
   }
+  // The keys step from here on; in the field they would move its cursor.
+  if (step === "find") explorer.focus({ preventScroll: true });
   void loadRows(signal);
   await goTo(startingEpoch(epoch), "page");
 }

@@ -151,9 +151,9 @@ def serve(archive: Path, catalog_url: str, log: Path) -> Iterator[RunningService
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
-            with contextlib.suppress(requests.ConnectionError):
+            with contextlib.suppress(requests.ConnectionError, requests.Timeout):
                 requests.get(f"{url}/readyz", timeout=10).raise_for_status()
                 break
             if process.poll() is not None or time.monotonic() > deadline:

@@ -158,7 +158,7 @@ export class Stamps {
     }
     const wcs = this.facts.get(kind)?.wcs;
     const sky = skyOf(wcs, x, y);
-    if (sky) words.push(`RA ${sky[0].toFixed(5)}° Dec ${sky[1] < 0 ? "−" : "+"}${Math.abs(sky[1]).toFixed(5)}°${wcs.approximate ? " (about)" : ""}`);
+    if (sky) words.push(`RA ${sky[0].toFixed(5)}° Dec ${sky[1] < 0 ? "-" : "+"}${Math.abs(sky[1]).toFixed(5)}°${wcs.approximate ? " (about)" : ""}`);
     this.readout.textContent = words.join(" · ");
   }
 

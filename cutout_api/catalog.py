@@ -43,6 +43,8 @@ MOST_ROWS = 1 << ROW_BITS
 """Of one file: sixteen million, where a file of 100 MB holds some thousands."""
 MOST_IN_LIST = 500
 """Ids of one statement; below what every SQLite takes."""
+EXAMPLES_FILES, EXAMPLES_FROM = 4, 100
+"""Files, and rows of each, among whose objects examples are looked for."""
 BUSY_SECONDS = 60.0
 """How long a writer waits for another."""
 HOW_TO_FILL = "`cutout_api index` fills it"
@@ -192,6 +194,47 @@ class Catalog:
         kept = drop_repeats(entries)
         kept.sort(key=lambda entry: (entry.time == entry.time, entry.time, entry.alert_id or 0))
         return kept
+
+    def examples(self, survey: Survey, count: int = 3) -> list[KeyValue]:
+        """Return objects of the newest files: those that have most alerts in all, most first.
+
+        Looks at the first ``EXAMPLES_FROM`` rows of a few files only; a survey of which nothing
+        is known has none.
+        """
+        alerts = ALERTS[survey.name]
+        newest = (
+            sa.select(FILES.c.number)
+            .where(
+                FILES.c.archive == self._archive,
+                FILES.c.survey == survey.name,
+                FILES.c.state == OK,
+                FILES.c.rows > 0,
+            )
+            .order_by(FILES.c.modified.desc(), FILES.c.path.desc())
+            .limit(EXAMPLES_FILES)
+        )
+
+        def read(connection: Connection) -> list[KeyValue]:
+            starts = [number << ROW_BITS for number in connection.scalars(newest)]
+            if not starts:
+                return []
+            near = [alerts.c.place.between(start, start + EXAMPLES_FROM - 1) for start in starts]
+            seen = (
+                sa.select(alerts.c.object_id)
+                .where(sa.or_(*near), alerts.c.object_id.is_not(None))
+                .distinct()
+            )
+            counted = (
+                sa.select(alerts.c.object_id)
+                .where(alerts.c.object_id.in_(seen))
+                .group_by(alerts.c.object_id)
+                .order_by(sa.func.count().desc(), alerts.c.object_id)
+                .limit(count)
+            )
+            return [survey.object_key.unpack(number) for number in connection.scalars(counted)]
+
+        nothing: list[KeyValue] = []
+        return self._read(read, nothing)
 
     def freshness(self) -> datetime | None:
         """Return when the archive was last looked through or a file taken in; None: never."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 
-from .alert_columns import read_alert_columns
+from .alert_columns import AlertColumns, make_entry, read_alert_columns
 from .catalog import HOW_TO_FILL, Catalog
 from .epochs import PLAIN, Choice, Entry, choose_epochs, drop_repeats
 from .errors import AlertNotFound, shorten
-from .request import CutoutRequest
+from .request import CutoutRequest, IdentifyRequest, Meaning
 from .storage import Archive, FileId, OpenFile, file_name
+from .surveys import SURVEYS
 
 
 class Lookup:
@@ -42,6 +43,75 @@ class Lookup:
             raise AlertNotFound(f"no alert with {_sought(request)} in {shorten(request.path)}")
         raise self._unknown(f"no alert with {_sought(request)} is in the catalog")
 
+    def identify(self, request: IdentifyRequest) -> list[tuple[Meaning, Sequence[Entry]]]:
+        """Return what an id names, each with the alerts of its object in the order of time.
+
+        Raises AlertNotFound where it names nothing, and what reading the files may.
+        """
+        known = None
+        if request.path is not None:
+            known = self._entries_near(request.path, request.meanings)
+        found = []
+        for meaning in request.meanings:
+            entries = self._alerts_of_meaning(meaning, known)
+            if entries:
+                ordered = choose_epochs(meaning.survey, entries, Choice(every=True))
+                found.append((meaning, ordered))
+        if found:
+            return found
+        if request.path is not None:
+            raise AlertNotFound(f"no alert or object {request.text} in {shorten(request.path)}")
+        raise self._unknown(f"no alert or object {request.text} is in the catalog")
+
+    def _alerts_of_meaning(
+        self, meaning: Meaning, known: Mapping[str, list[Entry]] | None
+    ) -> list[Entry]:
+        """Return the alerts of the object that an id names, or one of whose alerts it names."""
+        survey, object_id = meaning.survey, meaning.value
+        near = [] if known is None else known[survey.name]
+        if meaning.key is survey.alert_key:
+            number = int(meaning.value)
+            if known is None:
+                named = self._catalog.find_alert(survey, number)
+            else:
+                named = next((entry for entry in near if entry.alert_id == number), None)
+            if named is None or named.object_id is None:
+                return [] if named is None else [named]
+            object_id = named.object_id
+        if known is None:
+            return self._catalog.alerts_of(survey, [object_id])
+        return [entry for entry in near if entry.object_id == object_id]
+
+    def _entries_near(self, path: str, meanings: Sequence[Meaning]) -> dict[str, list[Entry]]:
+        """Return, by survey, the alerts of the objects that the meanings may be about.
+
+        The columns of the files are read twice, rather than kept.
+        """
+        named: dict[str, set[int]] = {survey.name: set() for survey in SURVEYS}
+        objects: dict[str, set[int]] = {survey.name: set() for survey in SURVEYS}
+        for meaning in meanings:
+            wanted = named if meaning.key is meaning.survey.alert_key else objects
+            wanted[meaning.survey.name].add(meaning.key.pack(meaning.value))
+        found: dict[str, list[Entry]] = {}
+        for _ in range(2):
+            found = {survey.name: [] for survey in SURVEYS}
+            for file_id, alerts in self._columns_below(path):
+                name = alerts.survey.name
+                for number, row in enumerate(alerts.rows()):
+                    if row[0] in named[name] or row[1] in objects[name]:
+                        found[name].append(make_entry(alerts.survey, file_id, number, row))
+                        if row[1] is not None:
+                            objects[name].add(row[1])
+            if not any(named.values()):
+                break
+        return {name: drop_repeats(entries) for name, entries in found.items()}
+
+    def _columns_below(self, path: str) -> Iterator[tuple[FileId, AlertColumns]]:
+        for file_id in self._archive.locate(path):
+            with self._opened(file_id) as file:
+                for alerts in read_alert_columns(file):
+                    yield file_id, alerts
+
     def other_copies(self, request: CutoutRequest, entry: Entry) -> list[Entry]:
         """Return where else the catalog knows an alert, if that is what was asked."""
         if request.path is not None or entry.alert_id is None:
@@ -71,11 +141,9 @@ class Lookup:
         """Return the object's alerts in the files of a path, each alert once."""
         object_id = request.keys[request.survey.object_key.name]
         found: list[Entry] = []
-        for file_id in self._archive.locate(request.path or ""):
-            with self._opened(file_id) as file:
-                for alerts in read_alert_columns(file):
-                    if alerts.survey is request.survey:
-                        found += alerts.entries(file_id, object_id)
+        for file_id, alerts in self._columns_below(request.path or ""):
+            if alerts.survey is request.survey:
+                found += alerts.entries(file_id, object_id)
         return drop_repeats(found)
 
     def _unknown(self, what: str) -> AlertNotFound:

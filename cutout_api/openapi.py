@@ -8,7 +8,7 @@ from typing import Any
 from . import __version__
 from .errors import CutoutError, error_classes
 from .formatter import FORMATS
-from .request import INFO_PARAMETERS, PARAMETERS, Parameter
+from .request import IDENTIFY_PARAMETERS, INFO_PARAMETERS, PARAMETERS, Parameter
 from .surveys import SURVEYS
 from .table_formats import TABLE_FORMATS
 from .table_request import SCHEMA_PARAMETERS, TABLE_PARAMETERS
@@ -79,6 +79,27 @@ _INFO = {
         "alert": {"type": "object"},
         "stamps": {"type": "array", "items": {"type": "object"}},
         "flags": {"type": "object"},
+    },
+}
+_IDENTITY = {
+    "type": "object",
+    "required": ["id", "matches"],
+    "properties": {
+        "id": {"type": "string"},
+        "matches": {
+            "type": "array",
+            "minItems": 1,
+            "items": {
+                "type": "object",
+                "required": ["survey", "key", "value", "epochs"],
+                "properties": {
+                    "survey": {"type": "string", "enum": [survey.name for survey in SURVEYS]},
+                    "key": {"type": "string"},
+                    "value": {"type": "string"},
+                    "epochs": {"type": "array", "items": {"type": "object"}},
+                },
+            },
+        },
     },
 }
 _BINARY: dict[str, Any] = {}
@@ -160,6 +181,25 @@ def describe_service() -> dict[str, Any]:
                     "summary": "What is measured in the stamps of one alert",
                     "parameters": [_query(PARAMETERS[name]) for name in INFO_PARAMETERS],
                     "responses": _info_responses(),
+                }
+            },
+            "/api/v1/identify": {
+                "get": {
+                    "operationId": "identify",
+                    "tags": ["tables"],
+                    "summary": "What an id names, and the alerts of its object",
+                    "description": "Without any argument: what the arguments are.",
+                    "parameters": [_query(it) for it in IDENTIFY_PARAMETERS.values()],
+                    "responses": {
+                        "200": {
+                            "description": "What the id names, alerts first",
+                            "content": {
+                                "application/json": {"schema": {"oneOf": [_ARGS, _IDENTITY]}}
+                            },
+                        },
+                        "304": _NOT_MODIFIED,
+                        **_problems(),
+                    },
                 }
             },
             "/healthz": {"get": _plain("getHealth", "The process answers", "application/json")},

@@ -33,7 +33,7 @@ from .errors import (
 )
 from .index import NEVER, NO_ID, Epoch, FileIndex, IndexCache, IndexStore, Location
 from .lookup import Lookup
-from .request import CutoutRequest
+from .request import CutoutRequest, IdentifyRequest, Meaning
 from .settings import Settings
 from .stamp import Stamp, StampLimits, unpack
 from .storage import Archive, FileChanged, FileId, OpenFile
@@ -76,6 +76,23 @@ class Reader:
         A stamp that an alert does not have is left out. Raises as ``read`` does.
         """
         return self._within_limits(lambda: self._read_chosen(request))
+
+    def identify(self, request: IdentifyRequest) -> list[tuple[Meaning, Sequence[Entry]]]:
+        """Return what an id may name, each with the alerts of its object. Raises as ``read``."""
+
+        def look() -> list[tuple[Meaning, Sequence[Entry]]]:
+            for attempt in (1, 2):
+                try:
+                    return self._lookup.identify(request)
+                except FileChanged as error:
+                    self.archive.forget(request.path or "")
+                    if attempt == 2:
+                        raise StorageUnavailable(
+                            "a file is being rewritten; try again in a moment"
+                        ) from error
+            raise AssertionError
+
+        return self._within_limits(look)
 
     def index(self, path: str, *, blocks: bool) -> Iterator[tuple[FileId, CutoutError | None]]:
         """Learn ahead of time what there is to know of a file, or of each file of a folder.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -42,7 +43,7 @@ from .render import (
     Rendering,
     colormap_names,
 )
-from .surveys import KINDS, SURVEYS, KeyValue, Survey
+from .surveys import KINDS, SURVEYS, Key, KeyValue, Survey
 from .views import (
     AS_DELIVERED,
     AS_STORED,
@@ -278,6 +279,7 @@ def parse_labels(value: Any) -> tuple[str, ...]:
 
 
 NONE = "none"
+_STAMP_NAME = re.compile(rf"(-?[0-9]+)_cutout({'|'.join(KINDS)})", re.ASCII | re.IGNORECASE)
 MOST_SIZE = 8192
 LEAST_ZOOM, MOST_ZOOM = 0.001, 64.0
 LEAST_A, MOST_A = 1e-6, 1000.0
@@ -545,6 +547,69 @@ def describe_parameters(
     return entries
 
 
+@dataclass(frozen=True)
+class Meaning:
+    """What an id may be: the value of one key of one survey."""
+
+    survey: Survey
+    key: Key
+    value: KeyValue
+
+
+@dataclass(frozen=True)
+class IdentifyRequest:
+    """An id whose kind is not said, and where to look for it."""
+
+    text: str
+    meanings: tuple[Meaning, ...]
+    """By its form: a ZTF object's name is one, digits are an alert or an object of any survey."""
+    path: str | None
+
+
+def parse_any_id(value: Any) -> tuple[str, tuple[Meaning, ...]]:
+    """Return an id and all that it may be by its form; an alert's may end in ``_cutoutScience``."""
+    text = str(value).strip() if isinstance(value, str | int) else ""
+    match = _STAMP_NAME.fullmatch(text)
+    text = match[1] if match else text
+    meanings = []
+    for survey in SURVEYS:
+        # Of digits, an alert is meant more often than an object.
+        for key in (survey.alert_key, survey.object_key):
+            with suppress(ValueError):
+                meanings.append(Meaning(survey, key, key.parse(text)))
+    if not meanings:
+        raise ValueError(
+            "must be a ZTF object name (ZTF, two digits, seven lower-case letters) or the digits "
+            "of a candid, diaSourceId or diaObjectId"
+        )
+    return text, tuple(meanings)
+
+
+IDENTIFY_PARAMETERS: Mapping[str, Parameter] = {
+    parameter.name: parameter
+    for parameter in (
+        Parameter(
+            "id",
+            "An alert's or an object's id, of either survey.",
+            parse_any_id,
+            example=SURVEYS[0].object_key.example,
+            schema={"type": "string", "pattern": r"^(ZTF[0-9]{2}[a-z]{7}|-?[0-9]{1,18})$"},
+            required=True,
+        ),
+        PARAMETERS["hdfsPath"],
+    )
+}
+
+
+def parse_identify_request(payload: Mapping[str, Any]) -> IdentifyRequest:
+    """Check the payload of the route that tells what an id names."""
+    values = parse_values(payload, IDENTIFY_PARAMETERS)
+    if "id" not in values:
+        raise MissingParameter("id", "id is missing: give an alert's or an object's")
+    text, meanings = values["id"]
+    return IdentifyRequest(text, meanings, values.get("hdfsPath"))
+
+
 INFO_PARAMETERS = (
     "hdfsPath",
     *(key.name for survey in SURVEYS for key in survey.keys),
@@ -599,9 +664,6 @@ def parse_request(payload: Mapping[str, Any]) -> CutoutRequest:
         explain=values.get("explain", False),
         given={name: values[name] for name in PARAMETERS if name in values},
     )
-
-
-_STAMP_NAME = re.compile(rf"(-?[0-9]+)_cutout({'|'.join(KINDS)})", re.ASCII | re.IGNORECASE)
 
 
 def _split_alert_ids(payload: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, quote, urlencode
 
 import numpy as np
 import orjson
@@ -40,12 +40,26 @@ from .errors import (
     error_classes,
     shorten,
 )
+from .explorer import (
+    Examples,
+    describe_identities,
+    describe_surveys,
+    list_abilities,
+    list_figures,
+)
 from .formatter import FORMATS
 from .info import describe_shot
 from .openapi import describe_service
 from .reader import Reader
 from .render import Rendering, render
-from .request import CutoutRequest, describe_parameters, parse_info_request, parse_request
+from .request import (
+    IDENTIFY_PARAMETERS,
+    CutoutRequest,
+    describe_parameters,
+    parse_identify_request,
+    parse_info_request,
+    parse_request,
+)
 from .settings import Limits, Settings
 from .surveys import SURVEYS
 from .table_formats import TABLE_FORMATS
@@ -79,6 +93,7 @@ EXPOSED_HEADERS = [
     "X-Unknown-Columns",
 ]
 MAX_HEADER = 2000
+KEY_NAMES = [key.name for survey in SURVEYS for key in survey.keys]
 PAGE_POLICY = {
     "default-src": "'none'",
     "script-src": "'self'",
@@ -122,10 +137,11 @@ def create_app(settings: Settings) -> Flask:
     )
     _add_cutouts(app, reader, settings.limits.image_pixels)
     _add_info(app, reader, settings.limits.image_pixels)
+    _add_identify(app, reader)
     tables = Tables(reader, settings.limits)
     _add_tables(app, tables, settings.limits)
     _add_operations(app, reader)
-    _add_pages(app)
+    _add_pages(app, reader)
     _add_error_handlers(app)
     _add_bookkeeping(app, varies="*" not in settings.server.cors_origins)
     return app
@@ -164,6 +180,16 @@ def _add_info(app: Flask, reader: Reader, most_pixels: int) -> None:
         alert = reader.read(asked)
         layout = make_layout(asked, alert.alert_id, most_pixels)
         return _json(describe_shot(alert, layout), _caching(asked))
+
+
+def _add_identify(app: Flask, reader: Reader) -> None:
+    @app.get("/api/v1/identify")
+    def identify() -> Response:
+        if not request.args:
+            return _json({"args": describe_parameters(IDENTIFY_PARAMETERS)}, BRIEFLY)
+        asked = parse_identify_request(_payload())
+        g.sought = f"id={asked.text}"
+        return _json(describe_identities(asked, reader.identify(asked)), BRIEFLY)
 
 
 def _caching(asked: CutoutRequest) -> str:
@@ -246,11 +272,34 @@ def _add_operations(app: Flask, reader: Reader) -> None:
         return _json(describe_service(), BRIEFLY)
 
 
-def _add_pages(app: Flask) -> None:
+def _add_pages(app: Flask, reader: Reader) -> None:
+    examples = Examples(reader.catalog)
+
     @app.get("/")
     def home() -> Response:
+        found = examples.get()
+        return _page(
+            "explorer.html",
+            surveys=describe_surveys(),
+            keys=KEY_NAMES,
+            examples=found,
+            abilities=list_abilities(found),
+            given=_asked_for(),
+            version=__version__,
+        )
+
+    @app.get("/plain")
+    def plain() -> Response:
+        return _page("plain.html", keys=KEY_NAMES, examples=examples.get(), **_plain_answer(reader))
+
+    @app.get("/gallery")
+    def gallery() -> Response:
+        return _page("gallery.html", figures=list_figures(examples.get()))
+
+    @app.get("/try")
+    def form() -> Response:
         parameters = describe_parameters()
-        return _page("home.html", parameters=parameters, surveys=SURVEYS, version=__version__)
+        return _page("try.html", parameters=parameters, surveys=SURVEYS, version=__version__)
 
     @app.get("/docs")
     def docs() -> Response:
@@ -273,6 +322,24 @@ def _add_pages(app: Flask) -> None:
         response = send_from_directory(SWAGGER_UI, name, conditional=False)
         response.headers["Cache-Control"] = "public, max-age=86400"
         return response
+
+
+def _asked_for() -> dict[str, str]:
+    """Return what the explorer's form was filled with."""
+    return {name: request.args[name] for name in ("id", "hdfsPath") if request.args.get(name)}
+
+
+def _plain_answer(reader: Reader) -> dict[str, Any]:
+    """Return what the explorer's form shows where scripts are off: a picture, or a problem."""
+    given = _asked_for()
+    try:
+        asked = parse_identify_request(given)
+        meaning, epochs = reader.identify(asked)[0]
+    except CutoutError as error:
+        return {"given": given, "problem": error.problem()}
+    query = {meaning.key.name: str(meaning.value), "kind": "All", "labels": "all"}
+    query |= {"output-format": "PNG"} | ({"hdfsPath": asked.path} if asked.path else {})
+    return {"given": given, "picture": f"{CUTOUTS}?{urlencode(query)}", "epochs": len(epochs)}
 
 
 def _page(template: str, policy: Mapping[str, str] | None = None, **content: Any) -> Response:

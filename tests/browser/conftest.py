@@ -127,42 +127,51 @@ def end_group(process: subprocess.Popen[Any]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-@pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    archive = tmp_path_factory.mktemp("archive")
-    write_archive(archive)
+@contextlib.contextmanager
+def serve(archive: Path, catalog_url: str, log: Path) -> Iterator[RunningService]:
+    """Run the service over an archive until it is no longer needed."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    log = (archive.parent / "service.log").open("w+")
-    process = subprocess.Popen(
-        with_parent([sys.executable, "-m", "cutout_api", "serve"]),
-        cwd=REPOSITORY,
-        env={
-            **{name: value for name, value in os.environ.items() if "CUTOUT_API" not in name},
-            "CUTOUT_API_ARCHIVE_URI": archive.as_uri(),
-            "CUTOUT_API_SERVER_HOST": "127.0.0.1",
-            "CUTOUT_API_SERVER_PORT": str(port),
-            "CUTOUT_API_SERVER_WORKERS": "1",
-        },
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    with log.open("w") as written:
+        process = subprocess.Popen(
+            with_parent([sys.executable, "-m", "cutout_api", "serve"]),
+            cwd=REPOSITORY,
+            env={
+                **{name: value for name, value in os.environ.items() if "CUTOUT_API" not in name},
+                "CUTOUT_API_ARCHIVE_URI": archive.as_uri(),
+                "CUTOUT_API_CATALOG_URL": catalog_url,
+                "CUTOUT_API_SERVER_HOST": "127.0.0.1",
+                "CUTOUT_API_SERVER_PORT": str(port),
+                "CUTOUT_API_SERVER_WORKERS": "1",
+            },
+            stdout=written,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     url = f"http://127.0.0.1:{port}"
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
-            with contextlib.suppress(requests.ConnectionError):
+            with contextlib.suppress(requests.ConnectionError, requests.Timeout):
                 requests.get(f"{url}/readyz", timeout=10).raise_for_status()
                 break
             if process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail("the service did not start:\n" + Path(log.name).read_text())
+                pytest.fail("the service did not start:\n" + log.read_text())
             time.sleep(0.1)
         yield RunningService(url)
     finally:
         end_group(process)
-        log.close()
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """The service over an archive that nothing has catalogued."""
+    archive = tmp_path_factory.mktemp("archive")
+    write_archive(archive)
+    nothing = f"sqlite:///{archive.parent}/nothing.sqlite"
+    with serve(archive, nothing, archive.parent / "service.log") as running:
+        yield running
 
 
 # ---- the browser
@@ -248,7 +257,11 @@ class Browser:
             # Chromium logs every answer that is an error; and it looks for an icon of an answer
             # that it shows by itself, which names none.
             # The last is what a test that takes the network away asks for.
-            expected = ("/api/v1/cutouts", "net::ERR_INTERNET_DISCONNECTED")
+            expected = (
+                "/api/v1/cutouts",
+                "/api/v1/identify",
+                "net::ERR_INTERNET_DISCONNECTED",
+            )
             if entry["source"] != "network" or not any(n in entry["message"] for n in expected):
                 self.console.append(f"{entry['level']} {entry['source']}: {entry['message']}")
 

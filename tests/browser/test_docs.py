@@ -13,7 +13,7 @@ from cutout_api.request import PARAMETERS
 
 from .conftest import ZTF_FILE, ZTF_OBJECT, Browser, RunningService
 
-PAGES = ("/", "/docs", "/docs/errors")
+PAGES = ("/", "/try", "/gallery", "/docs", "/docs/errors")
 
 
 def open_docs(browser: Browser) -> None:
@@ -107,7 +107,7 @@ def test_pages_hold_no_script_or_style_of_their_own(service: RunningService, pat
 def test_every_link_of_the_pages_leads_somewhere(browser: Browser, service: RunningService) -> None:
     browser.open()
     links = {link.get_attribute("href") or "" for link in browser.find_all("header a")}
-    assert len(links) == 6
+    assert len(links) == 8
     for link in links:
         assert link.startswith(service.url)
         assert requests.get(link, timeout=10).status_code == 200

@@ -15,7 +15,7 @@ def send(browser: Browser) -> None:
 
 
 def test_the_form_is_answered_by_the_service(plain_browser: Browser) -> None:
-    plain_browser.open()
+    plain_browser.open("/try")
     assert not plain_browser.find("#filled").is_displayed()
     plain_browser.fill(hdfsPath=ZTF_FILE, objectId=ZTF_OBJECT, candid=str(ZTF_OLD), kind="All")
     send(plain_browser)
@@ -25,7 +25,7 @@ def test_the_form_is_answered_by_the_service(plain_browser: Browser) -> None:
 
 def test_arrays_and_errors_come_as_the_service_writes_them(plain_browser: Browser) -> None:
     for key, status in ((ZTF_OBJECT, None), ("ZTF24zzzzzzz", 404)):
-        plain_browser.open()
+        plain_browser.open("/try")
         plain_browser.fill(hdfsPath=ZTF_FILE, objectId=key, output_format="array")
         send(plain_browser)
         answer = json.loads(plain_browser.text("pre"))
@@ -36,7 +36,7 @@ def test_arrays_and_errors_come_as_the_service_writes_them(plain_browser: Browse
 
 
 def test_a_form_without_an_id_is_answered_with_what_is_missing(plain_browser: Browser) -> None:
-    plain_browser.open()
+    plain_browser.open("/try")
     send(plain_browser)
     answer = json.loads(plain_browser.text("pre"))
     assert (answer["status"], answer["code"]) == (400, "missing_parameter")

@@ -376,3 +376,19 @@ def test_a_catalog_split_by_nights_answers_as_before(postgres: PostgresServer) -
 )
 def test_the_night_of_a_file_is_read_from_its_folders(path: str, night: str) -> None:
     assert night_of(path) == night
+
+
+def test_examples_are_objects_of_the_newest_files_with_most_alerts(catalog: Catalog) -> None:
+    assert catalog.examples(ZTF) == []
+    names = ["ZTF24aaaaaaa", "ZTF24aaaaaab", "ZTF24aaaaaac"]
+    catalog.put_file(
+        a_file("old.parquet", 1),
+        [alerts((1, names[1], 1.0), (2, names[1], 2.0), (3, names[2], 3.0))],
+    )
+    catalog.put_file(
+        a_file("new.parquet", 2),
+        [alerts((4, names[0], 4.0), (5, names[1], 5.0), (6, None, 6.0))],
+    )
+    assert catalog.examples(ZTF) == [names[1], names[0], names[2]]
+    assert catalog.examples(ZTF, 1) == [names[1]]
+    assert catalog.examples(LSST) == []

@@ -30,7 +30,7 @@ LAYERS = (
     ("lookup",),
     ("reader", "openapi", "demo"),
     ("indexing", "tables", "answer"),
-    ("get",),
+    ("get", "explorer"),
     ("web",),
     ("server",),
     ("cli",),

@@ -1,4 +1,4 @@
-// The form of the home page: shows the answer in place, says the same request as a link and as
+// The form of the page /try: shows the answer in place, says the same request as a link and as
 // curl. Without this file the form still works: the browser opens the service's answer itself.
 
 const form = document.querySelector("#try");

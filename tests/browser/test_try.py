@@ -1,4 +1,4 @@
-"""The page for people: what each control does, and that it does it for everybody."""
+"""The page with every parameter: what each control does, and that it does it for everybody."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_the_picture_shown_is_the_one_that_the_controls_ask_for(
     plain = read_png(service.get(**usual).content)
     assert not controls or expected.shape != plain.shape or (expected != plain).any()
 
-    browser.open()
+    browser.open("/try")
     browser.fill(**{**ZTF, **controls})
     browser.show()
 
@@ -100,7 +100,7 @@ def test_the_picture_shown_is_the_one_that_the_controls_ask_for(
 def test_lsst_alerts_are_shown_by_either_id(
     browser: Browser, service: RunningService, which: str, key: int
 ) -> None:
-    browser.open()
+    browser.open("/try")
     browser.fill(hdfsPath=LSST_FILE, key_name=which, key=str(key))
     browser.show()
 
@@ -112,7 +112,7 @@ def test_lsst_alerts_are_shown_by_either_id(
 
 
 def test_the_picture_is_enlarged_to_whole_crisp_squares(browser: Browser) -> None:
-    browser.open()
+    browser.open("/try")
     browser.fill(**ZTF)
     browser.show()
 
@@ -127,7 +127,7 @@ def test_the_picture_is_enlarged_to_whole_crisp_squares(browser: Browser) -> Non
 
 
 def test_the_picture_is_fetched_once(browser: Browser) -> None:
-    browser.open()
+    browser.open("/try")
     browser.fill(**ZTF)
     browser.show()
     sent = browser.run(
@@ -138,7 +138,7 @@ def test_the_picture_is_fetched_once(browser: Browser) -> None:
 
 
 def test_the_latest_alert_is_named_under_its_picture(browser: Browser) -> None:
-    browser.open()
+    browser.open("/try")
     browser.fill(**ZTF)
     browser.show()
     assert f"Alert {ZTF_NEW}" in browser.text("#caption")
@@ -147,7 +147,7 @@ def test_the_latest_alert_is_named_under_its_picture(browser: Browser) -> None:
 def test_fits_is_offered_for_saving_as_it_is_stored(
     browser: Browser, service: RunningService, tmp_path: Path
 ) -> None:
-    browser.open()
+    browser.open("/try")
     browser.fill(**ZTF, output_format="FITS")
     browser.show()
     link = browser.find("#stage a")
@@ -170,7 +170,7 @@ def test_fits_is_offered_for_saving_as_it_is_stored(
 def test_arrays_are_shown_with_their_shape_and_their_first_values(
     browser: Browser, service: RunningService
 ) -> None:
-    browser.open()
+    browser.open("/try")
     browser.fill(**ZTF, kind="All", output_format="array")
     browser.show()
 
@@ -187,7 +187,7 @@ def test_arrays_are_shown_with_their_shape_and_their_first_values(
 
 
 def test_drawing_is_asked_for_with_pictures_only(browser: Browser) -> None:
-    browser.open()
+    browser.open("/try")
     browser.fill(**ZTF, colormap="viridis", output_format="array")
     assert browser.find_all("#stretch:disabled")
     browser.show()
@@ -202,7 +202,7 @@ def test_drawing_is_asked_for_with_pictures_only(browser: Browser) -> None:
 
 
 def test_every_parameter_has_a_labelled_control_with_its_description(browser: Browser) -> None:
-    browser.open()
+    browser.open("/try")
     options = [option.get_attribute("value") for option in browser.find_all("#key-name option")]
     for parameter in PARAMETERS.values():
         if parameter.name == "return_type":  # says the same as output-format
@@ -218,7 +218,7 @@ def test_every_parameter_has_a_labelled_control_with_its_description(browser: Br
 
 
 def test_every_colormap_is_suggested(browser: Browser) -> None:
-    browser.open()
+    browser.open("/try")
     suggested = browser.run(
         'return [...document.querySelector("#colormap").list.options].map((o) => o.value)'
     )
@@ -227,7 +227,7 @@ def test_every_colormap_is_suggested(browser: Browser) -> None:
 
 
 def test_nothing_is_prefilled(browser: Browser) -> None:
-    browser.open()
+    browser.open("/try")
     texts = browser.find_all("form input")
     assert len(texts) >= 5
     assert [text.get_attribute("value") for text in texts] == [""] * len(texts)
@@ -252,7 +252,7 @@ def test_nothing_is_prefilled(browser: Browser) -> None:
 def test_an_error_is_said_at_the_field_it_names(
     browser: Browser, controls: dict[str, str], at: str, words: str
 ) -> None:
-    browser.open()
+    browser.open("/try")
     browser.fill(**{**ZTF, **controls})
     browser.show()
 
@@ -267,7 +267,7 @@ def test_an_error_is_said_at_the_field_it_names(
 
 
 def test_an_error_of_no_field_is_said_where_the_answer_would_be(browser: Browser) -> None:
-    browser.open()
+    browser.open("/try")
     browser.fill(hdfsPath=ZTF_FILE, key="ZTF24zzzzzzz")
     browser.show()
     assert "No such alert" in browser.text("#stage")
@@ -280,7 +280,7 @@ def test_an_error_of_no_field_is_said_where_the_answer_would_be(browser: Browser
 
 
 def test_a_missing_stamp_is_said_at_the_kind(browser: Browser) -> None:
-    browser.open()
+    browser.open("/try")
     browser.fill(
         hdfsPath=LSST_FILE, key_name="diaSourceId", key=str(LSST_SOURCE), kind="Difference"
     )
@@ -289,7 +289,7 @@ def test_a_missing_stamp_is_said_at_the_kind(browser: Browser) -> None:
 
 
 def test_a_suggestion_is_taken_with_one_press(browser: Browser) -> None:
-    browser.open()
+    browser.open("/try")
     browser.fill(**ZTF, colormap="virids")
     browser.show()
     browser.find("#error-colormap button").click()
@@ -300,7 +300,7 @@ def test_a_suggestion_is_taken_with_one_press(browser: Browser) -> None:
 
 
 def test_a_service_that_is_gone_is_said_in_words(browser: Browser) -> None:
-    browser.open()
+    browser.open("/try")
     browser.fill(**ZTF)
     network = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
     emulate = "Network.emulateNetworkConditions"
@@ -325,7 +325,7 @@ def run_curl(text: str, folder: Path) -> bytes:
 def test_the_request_shown_works_as_a_link_and_as_curl(
     browser: Browser, service: RunningService, tmp_path: Path, output_format: str
 ) -> None:
-    browser.open()
+    browser.open("/try")
     browser.fill(**ZTF, output_format=output_format)
     browser.show()
 
@@ -342,7 +342,7 @@ def test_the_request_shown_works_as_a_link_and_as_curl(
 def test_each_example_works_once_the_form_is_filled(
     browser: Browser, service: RunningService, tmp_path: Path, example: str
 ) -> None:
-    browser.open()
+    browser.open("/try")
     assert "PATH" in browser.text(f"[data-example={example}]")
     browser.fill(**ZTF, kind="Template")
 
@@ -357,7 +357,7 @@ def test_each_example_works_once_the_form_is_filled(
 
 
 def test_the_first_example_works_as_it_stands(browser: Browser, tmp_path: Path) -> None:
-    browser.open()
+    browser.open("/try")
     assert b'"args"' in run_curl(browser.text(".examples code"), tmp_path)
 
 
@@ -370,7 +370,7 @@ def test_copy_puts_the_curl_text_on_the_clipboard(browser: Browser, secure: bool
         )
     else:
         browser.use_other_name()
-    browser.open()
+    browser.open("/try")
     assert browser.run("return isSecureContext") == secure
     browser.fill(**ZTF)
     browser.show()
@@ -385,7 +385,7 @@ def test_copy_puts_the_curl_text_on_the_clipboard(browser: Browser, secure: bool
 
 
 def test_a_link_to_the_page_shows_the_same_answer_again(browser: Browser) -> None:
-    browser.open()
+    browser.open("/try")
     browser.fill(**ZTF, kind="Template", colormap="magma")
     browser.show()
     shown, request = read_shown(browser), asked(browser)
@@ -397,7 +397,7 @@ def test_a_link_to_the_page_shows_the_same_answer_again(browser: Browser) -> Non
 
 
 def test_the_page_is_used_by_keyboard_alone(browser: Browser) -> None:
-    browser.open()
+    browser.open("/try")
 
     def press(*keys: str) -> None:
         ActionChains(browser.driver).send_keys(*keys).perform()
@@ -436,14 +436,14 @@ def test_the_page_is_used_by_keyboard_alone(browser: Browser) -> None:
     assert asked(browser)["colormap"] == "gray"
 
 
-@pytest.mark.parametrize("path", ["/", "/docs/errors", "/docs"])
+@pytest.mark.parametrize("path", ["/try", "/docs/errors", "/docs"])
 @pytest.mark.parametrize("width", [320, 390])
 def test_a_phone_does_not_scroll_sideways(browser: Browser, path: str, width: int) -> None:
     browser.resize(width, 800, phone=True)
     browser.open(path)
     if path == "/docs":
         browser.wait(lambda: browser.find_all(".opblock"), "no operations")
-    if path == "/":
+    if path == "/try":
         browser.fill(hdfsPath=LSST_FILE, key_name="diaSourceId", key=str(LSST_WIDE), kind="All")
         for output_format in ("array", "FITS", "PNG"):
             browser.fill(output_format=output_format)
@@ -490,13 +490,13 @@ CONTRAST = """
 """
 
 
-@pytest.mark.parametrize("path", ["/", "/docs/errors"])
+@pytest.mark.parametrize("path", ["/try", "/docs/errors"])
 def test_text_has_contrast_by_day_and_by_night(browser: Browser, path: str) -> None:
     grounds = set()
     for scheme in ("light", "dark"):
         browser.emulate(prefers_color_scheme=scheme)
         browser.open(path)
-        if path == "/":
+        if path == "/try":
             browser.fill(**ZTF, colormap="virids")
             browser.show()
         low, ground = browser.run(CONTRAST)
@@ -506,7 +506,7 @@ def test_text_has_contrast_by_day_and_by_night(browser: Browser, path: str) -> N
 
 
 def test_pictures_of_any_colormap_have_its_colours(browser: Browser) -> None:
-    browser.open()
+    browser.open("/try")
     browser.fill(**ZTF, colormap="inferno_r")
     browser.show()
     table: Any = matplotlib.colormaps["inferno_r"](np.arange(256), bytes=True)

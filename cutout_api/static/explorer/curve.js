@@ -1,0 +1,156 @@
+// The light curve as SVG: a marker of its own shape and colour for each band, error bars, upper
+// limits, the current epoch ringed. A point without a brightness stands on the lower edge.
+
+const SVG = "http://www.w3.org/2000/svg";
+const SPACE = { left: 58, right: 12, top: 12, bottom: 40 };
+const SIZE = 4.5;
+
+const polygon = (...points) => `M${points.map(([x, y]) => `${x * SIZE} ${y * SIZE}`).join("L")}Z`;
+const MARKERS = {
+  circle: `M${-SIZE} 0a${SIZE} ${SIZE} 0 1 0 ${2 * SIZE} 0a${SIZE} ${SIZE} 0 1 0 ${-2 * SIZE} 0Z`,
+  square: polygon([-0.9, -0.9], [0.9, -0.9], [0.9, 0.9], [-0.9, 0.9]),
+  diamond: polygon([0, -1.35], [1.35, 0], [0, 1.35], [-1.35, 0]),
+  triangle: polygon([0, -1.25], [1.2, 0.95], [-1.2, 0.95]),
+  pentagon: polygon([0, -1.2], [1.15, -0.35], [0.7, 1], [-0.7, 1], [-1.15, -0.35]),
+  cross: polygon(
+    [-0.45, -1.2], [0.45, -1.2], [0.45, -0.45], [1.2, -0.45], [1.2, 0.45], [0.45, 0.45],
+    [0.45, 1.2], [-0.45, 1.2], [-0.45, 0.45], [-1.2, 0.45], [-1.2, -0.45], [-0.45, -0.45],
+  ),
+};
+/** By band, whatever the survey. */
+export const BAND_MARKERS = { u: "pentagon", g: "circle", r: "square", i: "diamond", z: "triangle", y: "cross" };
+const LIMIT = polygon([-0.8, -0.4], [0.8, -0.4], [0, 0.9]);
+
+function make(name, attributes = {}, ...children) {
+  const element = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  element.append(...children);
+  return element;
+}
+
+/** Returns some four round numbers between two, and how many decimals tell them apart. */
+export function chooseTicks(low, high, most) {
+  const rough = (high - low) / most;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((times) => times * power).find((size) => size >= rough);
+  const ticks = [];
+  for (let place = Math.ceil(low / step - 1e-9); place * step <= high + step * 1e-9; place++) ticks.push(place * step);
+  return { ticks, decimals: Math.min(Math.max(0, -Math.floor(Math.log10(step) + 1e-9)), 8) };
+}
+
+/** Returns the range of numbers, widened a little; of one number or none something to draw on. */
+function rangeOf(values, least) {
+  const finite = values.filter(Number.isFinite);
+  if (finite.length === 0) return [0, 1];
+  // Not Math.min(...values): a long light curve has more of them than a call takes.
+  const [low, high] = finite.reduce(([a, b], value) => [Math.min(a, value), Math.max(b, value)], [Infinity, -Infinity]);
+  const edge = Math.max((high - low) * 0.06, least);
+  return [low - edge, high + edge];
+}
+
+/** The marker of a band, as it stands in the legend. */
+export function drawMarker(band) {
+  const svg = make("svg", { viewBox: "-8 -8 16 16", width: 14, height: 14, "aria-hidden": "true", class: `band-${band}` });
+  svg.append(make("path", { d: MARKERS[BAND_MARKERS[band]] ?? MARKERS.circle, class: "marker" }));
+  return svg;
+}
+
+/**
+ * Draws into `svg`. A point is {alert, mjd, band, value, error, limit}; one without an alert's id
+ * cannot be gone to. `pick` is called with the id of the alert that is pressed.
+ */
+export function drawCurve(svg, { points, current, survey, pick }) {
+  const width = Math.max(svg.clientWidth, 240);
+  const height = Math.max(svg.clientHeight, 180);
+  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  const timed = points.filter((point) => Number.isFinite(point.mjd));
+  const ends = timed.flatMap(({ value, error, limit }) =>
+    Number.isFinite(value) ? [value - (error || 0), value + (error || 0)] : [limit],
+  );
+  const spread = survey.lessIsBrighter ? 0.05 : 1;
+  const [t0, t1] = rangeOf(timed.map((point) => point.mjd), 0.5);
+  const [v0, v1] = rangeOf(ends, spread);
+  const x = (mjd) => SPACE.left + ((mjd - t0) / (t1 - t0)) * (width - SPACE.left - SPACE.right);
+  const inner = height - SPACE.top - SPACE.bottom;
+  const up = (value) => (survey.lessIsBrighter ? (v1 - value) / (v1 - v0) : (value - v0) / (v1 - v0));
+  const y = (value) => SPACE.top + inner * (1 - up(value));
+  const floor = height - SPACE.bottom;
+
+  const marks = make("g", { class: "points" });
+  // The current one last, so that it lies on top.
+  for (const point of [...timed].sort((a, b) => (a.alert === current) - (b.alert === current))) {
+    const isLimit = !Number.isFinite(point.value) && Number.isFinite(point.limit);
+    const level = Number.isFinite(point.value) ? y(point.value) : isLimit ? y(point.limit) : floor;
+    marks.append(drawPoint(point, { left: x(point.mjd), level, isLimit, y, current, survey, pick }));
+  }
+  svg.replaceChildren(
+    drawAxes({ t0, t1, v0, v1, x, y, width, height, floor, survey, empty: ends.length === 0 }),
+    marks,
+  );
+}
+
+function drawPoint(point, { left, level, isLimit, y, current, survey, pick }) {
+  const group = make("g", { class: `point band-${point.band}` });
+  if (Number.isFinite(point.value) && point.error > 0) {
+    const [low, high] = [y(point.value - point.error), y(point.value + point.error)];
+    group.append(make("line", { class: "error-bar", x1: left, x2: left, y1: low, y2: high }));
+  }
+  const place = { transform: `translate(${left.toFixed(2)} ${level.toFixed(2)})` };
+  if (point.alert !== null && point.alert === current) {
+    group.classList.add("current");
+    group.append(make("circle", { ...place, r: 10, class: "ring" }));
+  }
+  const shape = isLimit ? LIMIT : MARKERS[BAND_MARKERS[point.band]] ?? MARKERS.circle;
+  group.append(make("path", { ...place, d: shape, class: isLimit ? "limit" : "marker" }));
+  group.append(make("title", {}, describePoint(point, survey)));
+  if (point.alert === null) {
+    group.classList.add("other");
+  } else {
+    group.dataset.alert = point.alert;
+    // Larger than what is seen, for fingers.
+    group.append(make("circle", { ...place, r: 14, class: "target" }));
+    group.addEventListener("click", () => pick(point.alert));
+  }
+  return group;
+}
+
+/** Says a point in words: band, brightness with its error, date. */
+export function describePoint({ band, value, error, limit, date, mjd }, survey) {
+  const digits = survey.lessIsBrighter ? 2 : 0;
+  const words = [];
+  if (band) words.push(`band ${band}`);
+  if (Number.isFinite(value)) {
+    words.push(`${value.toFixed(digits)}${error > 0 ? ` ± ${error.toFixed(digits)}` : ""} ${survey.unit}`);
+  } else if (Number.isFinite(limit)) words.push(`fainter than ${limit.toFixed(digits)} ${survey.unit}`);
+  words.push(date ?? `MJD ${mjd.toFixed(4)}`);
+  return words.join(", ");
+}
+
+function drawAxes({ t0, t1, v0, v1, x, y, width, height, floor, survey, empty }) {
+  const axes = make("g", { class: "axes" });
+  const times = chooseTicks(t0, t1, Math.max(3, Math.floor(width / 75)));
+  for (const tick of times.ticks) {
+    axes.append(
+      make("line", { x1: x(tick), x2: x(tick), y1: SPACE.top, y2: floor, class: "grid" }),
+      make("text", { x: x(tick), y: floor + 15, "text-anchor": "middle" }, tick.toFixed(times.decimals)),
+    );
+  }
+  const values = empty ? { ticks: [] } : chooseTicks(v0, v1, Math.max(3, Math.floor(height / 60)));
+  for (const tick of values.ticks) {
+    axes.append(
+      make("line", { x1: SPACE.left, x2: width - SPACE.right, y1: y(tick), y2: y(tick), class: "grid" }),
+      make("text", { x: SPACE.left - 6, y: y(tick) + 4, "text-anchor": "end" }, tick.toFixed(values.decimals)),
+    );
+  }
+  const middle = SPACE.top + (floor - SPACE.top) / 2;
+  axes.append(
+    make("path", { d: `M${SPACE.left} ${SPACE.top}V${floor}H${width - SPACE.right}`, class: "frame-line" }),
+    make("text", { x: (SPACE.left + width - SPACE.right) / 2, y: height - 6, "text-anchor": "middle" }, `MJD (${survey.timeScale})`),
+    make(
+      "text",
+      { transform: `translate(13 ${middle}) rotate(-90)`, "text-anchor": "middle" },
+      survey.lessIsBrighter ? "magnitude" : `flux (${survey.unit})`,
+    ),
+  );
+  return axes;
+}

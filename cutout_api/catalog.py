@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-import psycopg
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL, Connection, Engine, make_url
@@ -589,6 +588,8 @@ def _insert_many(connection: Connection, table: sa.Table, rows: list[tuple[Any, 
 
 
 def _copy(connection: Connection, table: sa.Table, rows: list[tuple[Any, ...]]) -> None:
+    import psycopg  # 8 MB that a service with SQLite does without
+
     names = ", ".join(f'"{column.name}"' for column in table.c)
     driver: Any = connection.connection.driver_connection
     copying = f'COPY "{table.name}" ({names}) FROM STDIN'
@@ -700,7 +701,7 @@ def _tune_sqlite_writer(connection: Any, _record: Any) -> None:
     # With a WAL, a power cut may take the last transactions, whole; a kill takes none.
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA cache_size = -262144")
-    connection.execute("PRAGMA wal_autocheckpoint = 4000")
+    connection.execute("PRAGMA wal_autocheckpoint = 32768")
 
 
 def _writing_engine(url: URL) -> Engine:

@@ -36,7 +36,7 @@ from .lookup import Lookup
 from .request import CutoutRequest, IdentifyRequest, Meaning
 from .settings import Settings
 from .stamp import Stamp, StampLimits, unpack
-from .storage import Archive, FileChanged, FileId, OpenFile
+from .storage import Archive, FileChanged, FileId, OpenFile, file_name
 
 T = TypeVar("T")
 
@@ -79,20 +79,10 @@ class Reader:
 
     def identify(self, request: IdentifyRequest) -> list[tuple[Meaning, Sequence[Entry]]]:
         """Return what an id may name, each with the alerts of its object. Raises as ``read``."""
-
-        def look() -> list[tuple[Meaning, Sequence[Entry]]]:
-            for attempt in (1, 2):
-                try:
-                    return self._lookup.identify(request)
-                except FileChanged as error:
-                    self.archive.forget(request.path or "")
-                    if attempt == 2:
-                        raise StorageUnavailable(
-                            "a file is being rewritten; try again in a moment"
-                        ) from error
-            raise AssertionError
-
-        return self._within_limits(look)
+        path = request.path or ""
+        return self._within_limits(
+            lambda: self._twice(path, lambda: self._lookup.identify(request))
+        )
 
     def index(self, path: str, *, blocks: bool) -> Iterator[tuple[FileId, CutoutError | None]]:
         """Learn ahead of time what there is to know of a file, or of each file of a folder.
@@ -154,17 +144,25 @@ class Reader:
     def _read(self, request: CutoutRequest) -> Alert:
         path = request.path or ""
         try:
-            return self._read_once(request)
-        except FileChanged:
-            self.archive.forget(path)  # rewritten: find the alert in the new file
+            return self._twice(path, lambda: self._read_once(request))
         except (NotFound, StoredDataError):
             self.archive.forget(path)  # whoever asks next shall not be told of old files
             raise
+
+    def _twice(self, path: str, work: Callable[[], T]) -> T:
+        """Return what ``work`` does, once more with the new file where one was replaced meanwhile.
+
+        Raises StorageUnavailable where that is replaced too.
+        """
         try:
-            return self._read_once(request)
+            return work()
+        except FileChanged:
+            self.archive.forget(path)
+        try:
+            return work()
         except FileChanged as error:
             raise StorageUnavailable(
-                f"{shorten(path)} is being rewritten; try again in a moment"
+                f"{file_name(path)} is being rewritten; try again in a moment"
             ) from error
 
     def read_stored(self, request: CutoutRequest) -> tuple[Location, dict[str, bytes]]:
@@ -220,7 +218,7 @@ class Reader:
 
     def _read_chosen(self, request: CutoutRequest) -> Sequence[Alert]:
         with metrics.stage("look up"):
-            entries = self._lookup.choose(request)
+            entries = self._twice(request.path or "", lambda: self._lookup.choose(request))
         if len(entries) == 1 and not request.choice.every:
             return [self._read_entry(request, entries[0])]
         most = self._limits.epochs
@@ -258,19 +256,13 @@ class Reader:
             raise self._lookup.stale(entry) from error
 
     def _read_copy(self, request: CutoutRequest, entry: Entry) -> Alert:
-        for attempt in (1, 2):
-            try:
-                location, index = self._find_entry(request, entry)
-                with metrics.stage("read"):
-                    cells = self._read_cells(request, location, index)
-                return self._decode(request, location, cells, entry)
-            except FileChanged as error:
-                self.archive.forget(entry.file.path)
-                if attempt == 2:
-                    raise StorageUnavailable(
-                        "the file of the alert is being rewritten; try again in a moment"
-                    ) from error
-        raise AssertionError
+        def read() -> Alert:
+            location, index = self._find_entry(request, entry)
+            with metrics.stage("read"):
+                cells = self._read_cells(request, location, index)
+            return self._decode(request, location, cells, entry)
+
+        return self._twice(entry.file.path, read)
 
     def _find_entry(self, request: CutoutRequest, entry: Entry) -> tuple[Location, FileIndex]:
         """Return where an alert is in its file as that is now: its own index has the last word.

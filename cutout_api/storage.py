@@ -221,7 +221,7 @@ def _connect_native(address: Address, user: str) -> Driver:
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
-_KEPT_BYTES, _ARENAS = 32 << 20, 2
+_KEPT_BYTES, _ARENAS = 8 << 20, 2
 
 
 def _keep_freed_memory() -> None:

@@ -72,9 +72,9 @@ PLAIN = Choice()
 def choose_epochs(survey: Survey, entries: Iterable[Entry], choice: Choice) -> Sequence[Entry]:
     """Return the alerts asked for, in the order of time; none where no alert fits.
 
-    An alert without a time comes before all others, and is chosen by date only where there is
-    no other; one without brightness is neither brightest nor faintest. The greater alert id
-    breaks ties of time.
+    An alert without a time comes before all others, and is chosen by date, or as the first, only
+    where there is no other; one without brightness is neither brightest nor faintest. The greater
+    alert id breaks ties of time.
     """
     ordered = sorted(
         (entry for entry in entries if choice.band is None or entry.band == choice.band),
@@ -91,7 +91,9 @@ def choose_epochs(survey: Survey, entries: Iterable[Entry], choice: Choice) -> S
         measured = [entry for entry in ordered if not math.isnan(entry.brightness)]
         measured.sort(key=lambda entry: -sign * entry.brightness)
         return measured[-1:]
-    return [ordered[0] if choice.which == FIRST else ordered[-1]]
+    if choice.which == FIRST:
+        return [next((entry for entry in ordered if not math.isnan(entry.time)), ordered[0])]
+    return [ordered[-1]]
 
 
 def drop_repeats(entries: Iterable[Entry]) -> list[Entry]:

@@ -204,12 +204,22 @@ def _read_columns(
         reader = pq.ParquetFile(
             pa.PythonFile(source, mode="r"), metadata=metadata, page_checksum_verification=True
         )
-        table = reader.read_row_groups(row_groups, columns=columns, use_threads=False)
-        arrays = [_leaf(table, column) for column in columns]
+        try:
+            table = reader.read_row_groups(row_groups, columns=columns, use_threads=False)
+            arrays = [_leaf(table, column) for column in columns]
+        except pa.ArrowNotImplementedError:
+            # pyarrow joins no dictionaries inside a struct; what they stand for it does.
+            tables = [reader.read_row_group(n, columns, use_threads=False) for n in row_groups]
+            parts = [[_decoded(_leaf(table, column)) for table in tables] for column in columns]
+            arrays = [pa.concat_arrays(part) for part in parts]
         rows = sum(metadata.row_group(number).num_rows for number in row_groups)
         if any(len(array) != rows for array in arrays):
             raise ValueError("a column is shorter than its row groups")
         return arrays
+
+
+def _decoded(values: pa.Array) -> pa.Array:
+    return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
 
 
 def _leaf(table: pa.Table, column: str) -> pa.Array:

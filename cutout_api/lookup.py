@@ -100,4 +100,5 @@ def _told(choice: Choice) -> str:
     """Return in words what no alert of an object fits."""
     band = f" in band {choice.band}" if choice.band else ""
     measured = " of known brightness" if choice.which != PLAIN.which and not choice.every else ""
-    return f"{measured}{band}"
+    dates = " between these dates" if choice.is_bounded else ""
+    return f"{measured}{band}{dates}"

@@ -21,8 +21,9 @@ from flask import Flask
 from PIL import Image
 from requests import Timeout
 
+from cutout_api.epochs import Alert as OurAlert
 from cutout_api.formatter import format_stamps
-from cutout_api.panels import Layout, Shot
+from cutout_api.panels import Layout
 from cutout_api.render import Rendering
 from cutout_api.stamp import StampLimits, unpack
 from cutout_api.surveys import KINDS, Survey
@@ -209,7 +210,7 @@ def measure_formats(place: Place, size: int, rounds: int) -> Data:
 def _write_ours(cell: bytes, *, name: str, survey: Survey) -> bytes:
     stamp = unpack("Science", cell, StampLimits(2**25, 2**22))
     layout = Layout(survey, by_name=False, rendering=Rendering(), image_pixels=2**22)
-    return format_stamps(Shot([stamp]), name, layout)[0]
+    return format_stamps(OurAlert([stamp]), name, layout)[0]
 
 
 # --- HTTP -------------------------------------------------------------------------------------

@@ -240,7 +240,7 @@ class Limits:
     batch_items: int = setting(100_000, "most ids in one batch", at_least(1))
     batch_bytes: int = setting(8_388_608, "largest request body of a batch", at_least(1))
     batch_memory: int = setting(
-        67_108_864, "memory for the stamps that one batch has at hand", at_least(65_536)
+        67_108_864, "memory for the stamps that one batch has at hand", at_least(1)
     )
     batches: int = setting(
         2, "batches that one process answers at a time; fewer than server.threads", at_least(1)

@@ -5,7 +5,7 @@ BIN := .venv/bin
 HDFS_CLIENT := .cache/hdfs
 HDFS_SERVER := .cache/hdfs-server
 
-.PHONY: help run test check format clean bench bench-hdfs bench-catalog gallery
+.PHONY: help run test check format clean bench bench-hdfs bench-catalog bench-batch gallery
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -31,6 +31,9 @@ bench-hdfs: .venv/bench hdfs ## the same on a real HDFS
 
 bench-catalog: .venv/bench ## measure the catalog from 10^5 to 5 x 10^7 alerts (takes an hour and 7 GB)
 	$(BIN)/python -m benchmarks.catalog $(BENCH)
+
+bench-batch: .venv/bench hdfs ## measure 10,000 stamps by one batch against single requests, on a real HDFS
+	$(BIN)/python -m benchmarks.batch $(BENCH)
 
 gallery: .venv/run ## draw every option into docs/gallery, and write docs/gallery.md
 	$(BIN)/python docs/make_gallery.py

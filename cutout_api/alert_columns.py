@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,11 +68,13 @@ class AlertColumns:
             strict=True,
         )
 
-    def entries(self, file_id: FileId, object_id: KeyValue | None = None) -> Iterator[Entry]:
-        """Yield the alerts of the file, or those of one object."""
-        wanted = None if object_id is None else self.survey.object_key.pack(object_id)
+    def entries(
+        self, file_id: FileId, object_ids: Collection[KeyValue] | None = None
+    ) -> Iterator[Entry]:
+        """Yield the alerts of the file, or those of some objects."""
+        wanted = None if object_ids is None else set(map(self.survey.object_key.pack, object_ids))
         for number, row in enumerate(self.rows()):
-            if wanted is None or row[1] == wanted:
+            if wanted is None or row[1] in wanted:
                 yield make_entry(self.survey, file_id, number, row)
 
 

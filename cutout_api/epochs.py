@@ -63,6 +63,14 @@ class Choice:
     """The alert nearest to this Modified Julian Date, in the survey's time scale."""
     every: bool = False
     """All of them (``epochs=all``), oldest first."""
+    since: float | None = None
+    until: float | None = None
+    """Of all of them, those from one Modified Julian Date to another, both counted in; in the
+    survey's time scale. None: without end."""
+
+    @property
+    def is_bounded(self) -> bool:
+        return self.since is not None or self.until is not None
 
 
 PLAIN = Choice()
@@ -74,12 +82,14 @@ def choose_epochs(survey: Survey, entries: Iterable[Entry], choice: Choice) -> S
 
     An alert without a time comes before all others, and is chosen by date, or as the first, only
     where there is no other; one without brightness is neither brightest nor faintest. The greater
-    alert id breaks ties of time.
+    alert id breaks ties of time. Between two dates there is no alert without a time.
     """
     ordered = sorted(
         (entry for entry in entries if choice.band is None or entry.band == choice.band),
         key=lambda entry: (_known(entry.time, -math.inf), entry.alert_id or 0, entry.row),
     )
+    if choice.is_bounded:
+        ordered = [entry for entry in ordered if _is_within(entry.time - survey.mjd_offset, choice)]
     if choice.every or not ordered:
         return ordered
     if choice.mjd is not None:
@@ -115,3 +125,9 @@ def _known(value: float, otherwise: float) -> float:
 
 def _distance(time: float, sought: float) -> float:
     return math.inf if math.isnan(time) else abs(time - sought)
+
+
+def _is_within(mjd: float, choice: Choice) -> bool:
+    since = -math.inf if choice.since is None else choice.since
+    until = math.inf if choice.until is None else choice.until
+    return since <= mjd <= until  # never of NaN

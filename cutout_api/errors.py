@@ -23,6 +23,7 @@ where, and the remedy.
         FactMissing               fact_missing
       MethodNotAllowed 405        method_not_allowed
       BodyTooLarge 413            body_too_large
+      BatchTooLarge 413           batch_too_large
       PictureTooLarge 413         picture_too_large
       AddressTooLong 414          address_too_long
       UnsupportedMediaType 415    unsupported_media_type
@@ -233,6 +234,12 @@ class BodyTooLarge(CutoutError):
     """The body exceeds ``limits.body_bytes``."""
 
     status, code, title = 413, "body_too_large", "The body is too large"
+
+
+class BatchTooLarge(CutoutError):
+    """The list holds more ids than ``limits.batch_items``."""
+
+    status, code, title = 413, "batch_too_large", "The list of ids is too long"
 
 
 class PictureTooLarge(CutoutError):

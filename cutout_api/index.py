@@ -15,7 +15,7 @@ import os
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -28,21 +28,28 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from . import metrics
+from .errors import FileUnreadable
 from .pages import (
     MISTAKEN,
     CellMap,
     Chunk,
     Footer,
     PageTable,
+    Plan,
     describe_chunk,
     locate_pages,
     map_cells,
     parquet_errors,
+    plan_cells,
+    plan_mapped_cells,
     read_cell,
     read_cell_by_row_group,
+    read_cells,
+    read_cells_by_row_group,
     read_columns,
     read_footer,
     read_mapped_cell,
+    read_mapped_cells,
 )
 from .storage import FileId, OpenFile
 from .surveys import KINDS, SURVEYS, Key, KeyValue, Survey
@@ -61,6 +68,8 @@ _MAGIC = b"CUTOUTIX"
 INTEGERS, BINARY = ("INT32", "INT64"), ("BYTE_ARRAY",)
 
 Arrays = dict[str, NDArray[Any]]
+Cell = bytes | FileUnreadable | None
+"""The stored bytes of a stamp, None where it is null, or why they cannot be read."""
 
 
 @dataclass(frozen=True, order=True)
@@ -130,6 +139,19 @@ class FileIndex:
         )
         return None if not found else Location(self.file_id, *found)
 
+    def find_many(
+        self, survey: Survey, key: Key, values: Sequence[KeyValue]
+    ) -> Iterator[tuple[int, Location]]:
+        """Yield the place in ``values`` of each that is there, and what ``find`` says of it."""
+        known = self.surveys.get(survey.name)
+        if known is None:
+            return
+        column = known.alert_ids if key is survey.alert_key else known.objects
+        for place in _known_places(column, values):
+            found = self.find(survey, {key.name: values[place]})
+            if found is not None:
+                yield place, found
+
     def has_keys(self, survey: Survey, keys: Mapping[str, KeyValue]) -> bool:
         """Tell whether the file has a column for each of the keys."""
         known = self.surveys.get(survey.name)
@@ -168,6 +190,67 @@ class FileIndex:
                 return found[0]
         metrics.count_stamp("row group")
         return read_cell_by_row_group(file, row_group, column.name, within)
+
+    def read_stamps(
+        self, file: OpenFile, column: StampColumn, rows: Iterable[int]
+    ) -> Iterator[tuple[int, Cell]]:
+        """Yield each of some rows of the file once, with the stored bytes of its stamp.
+
+        Each page, or block, is read once, however many of the rows lie in it.
+        """
+        for row_group, first, mine in self._by_row_group(rows):
+            for row, cell in self._read_group(file, column, row_group, mine):
+                yield first + row, cell
+
+    def _by_row_group(self, rows: Iterable[int]) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
+        """Yield each row group with its first row, and the different rows in it, within it."""
+        wanted = np.unique(np.fromiter(rows, np.int64))
+        groups = self.row_groups.searchsorted(wanted, "right") - 1
+        for row_group in np.unique(groups).tolist():
+            first = self.row_groups.item(row_group)
+            yield row_group, first, wanted[groups == row_group] - first
+
+    def _read_group(
+        self, file: OpenFile, column: StampColumn, row_group: int, rows: NDArray[np.int64]
+    ) -> Iterator[tuple[int, Cell]]:
+        chunk, cells = column.chunks[row_group], self.cells.get((column.name, row_group))
+        left = set(rows.tolist())
+        if chunk is not None and cells is not None:
+            for row, cell in read_mapped_cells(file, chunk.codec, cells, rows):
+                left.discard(row)
+                yield row, cell
+            metrics.count_stamp("block", len(rows) - len(left))
+        table = self.table(file, column, row_group) if left else None
+        if chunk is not None and table is not None:
+            before = len(left)
+            for row, cell in read_cells(file, chunk, table, np.array(sorted(left), np.int64)):
+                left.discard(row)
+                yield row, cell
+            metrics.count_stamp("page", before - len(left))
+        if left:
+            metrics.count_stamp("row group", len(left))
+            ordered = sorted(left)
+            try:
+                found = read_cells_by_row_group(file, row_group, column.name, ordered)
+            except FileUnreadable as error:
+                yield from ((row, error) for row in ordered)
+            else:
+                yield from zip(ordered, found, strict=True)
+
+    def plan_stamps(self, file: OpenFile, column: StampColumn, rows: Iterable[int]) -> Plan:
+        """Return what ``read_stamps`` would read."""
+        plan = Plan()
+        for row_group, _, mine in self._by_row_group(rows):
+            chunk, cells = column.chunks[row_group], self.cells.get((column.name, row_group))
+            table = None if cells is not None else self.table(file, column, row_group)
+            if cells is not None:
+                plan += plan_mapped_cells(cells, mine)
+            elif table is not None and chunk is not None:
+                plan += plan_cells(chunk, table, mine)
+            else:
+                size = 0 if chunk is None else chunk.length
+                plan += Plan(len(mine), 1, row_groups=1, bytes=size, stamp_bytes=size)
+        return plan
 
     def table(self, file: OpenFile, column: StampColumn, row_group: int) -> PageTable | None:
         """Return where the pages of a chunk are, looking for them when it is not known yet."""
@@ -236,6 +319,22 @@ def _rows_of(values: NDArray[Any], rows: NDArray[np.int32], value: KeyValue) -> 
     if low == len(values) or values[low] != wanted:
         return []
     found: list[int] = rows[low : values.searchsorted(wanted, "right")].tolist()
+    return found
+
+
+def _known_places(column: NDArray[Any], values: Sequence[KeyValue]) -> list[int]:
+    """Return the places of the values that an ordered column holds."""
+    if not len(column) or not values:
+        return []
+    wanted: NDArray[Any]
+    if column.dtype.kind == "S":
+        wanted = np.array([str(value).encode() for value in values], np.bytes_)
+    elif any(isinstance(value, str) for value in values):  # names, and the column holds numbers
+        return []
+    else:
+        wanted = np.array(values, np.int64)
+    at = np.minimum(column.searchsorted(wanted), len(column) - 1)
+    found: list[int] = np.flatnonzero(column[at] == wanted).tolist()
     return found
 
 

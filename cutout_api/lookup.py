@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
+from functools import cache
 
 from .alert_columns import AlertColumns, make_entry, read_alert_columns
 from .catalog import HOW_TO_FILL, Catalog
@@ -12,7 +13,10 @@ from .epochs import PLAIN, Choice, Entry, choose_epochs, drop_repeats
 from .errors import AlertNotFound, shorten
 from .request import CutoutRequest, IdentifyRequest, Meaning
 from .storage import Archive, FileId, OpenFile, file_name
-from .surveys import SURVEYS
+from .surveys import SURVEYS, KeyValue, Survey
+
+OBJECTS_AT_ONCE = 200
+"""Whose alerts are looked up together; an object may have thousands."""
 
 
 class Lookup:
@@ -34,6 +38,32 @@ class Lookup:
         Raises AlertNotFound, and what reading the files may.
         """
         known = self._from_catalog(request) if request.path is None else self._from_files(request)
+        return self._choose(request, known, self._catalog.freshness)
+
+    def choose_many(self, requests: Sequence[CutoutRequest]) -> Iterator[Entry | AlertNotFound]:
+        """Yield of each request the one alert that it means, or that there is none.
+
+        The requests differ in the value of their one key alone.
+        """
+        freshness = cache(self._catalog.freshness)
+        for start in range(0, len(requests), OBJECTS_AT_ONCE):
+            some = requests[start : start + OBJECTS_AT_ONCE]
+            values = [next(iter(request.keys.values())) for request in some]
+            known = self._known(some[0], values)
+            for request, value in zip(some, values, strict=True):
+                try:
+                    (entry,) = self._choose(request, known.get(value, ()), freshness)
+                except AlertNotFound as error:
+                    yield error
+                else:
+                    yield entry
+
+    def _choose(
+        self,
+        request: CutoutRequest,
+        known: Sequence[Entry],
+        freshness: Callable[[], datetime | None],
+    ) -> Sequence[Entry]:
         chosen = choose_epochs(request.survey, known, request.choice)
         if chosen:
             return chosen
@@ -41,7 +71,25 @@ class Lookup:
             raise AlertNotFound(f"{_sought(request)} has no alert{_told(request.choice)}")
         if request.path is not None:
             raise AlertNotFound(f"no alert with {_sought(request)} in {shorten(request.path)}")
-        raise self._unknown(f"no alert with {_sought(request)} is in the catalog")
+        raise _unknown(f"no alert with {_sought(request)} is in the catalog", freshness())
+
+    def _known(
+        self, request: CutoutRequest, values: Sequence[KeyValue]
+    ) -> dict[KeyValue, list[Entry]]:
+        """Return the alerts with these values of the request's key, by value."""
+        survey = request.survey
+        if request.path is None and request.names_one_alert:
+            ids = [int(value) for value in values]
+            return {id_: [it] for id_, it in self._catalog.find_alerts(survey, ids).items()}
+        if request.path is None:
+            entries = self._catalog.alerts_of(survey, values)
+        else:
+            entries = self._objects_in_files(survey, request.path, set(values))
+        known: dict[KeyValue, list[Entry]] = {}
+        for entry in entries:
+            if entry.object_id is not None:
+                known.setdefault(entry.object_id, []).append(entry)
+        return known
 
     def identify(self, request: IdentifyRequest) -> list[tuple[Meaning, Sequence[Entry]]]:
         """Return what an id names, each with the alerts of its object in the order of time.
@@ -61,7 +109,9 @@ class Lookup:
             return found
         if request.path is not None:
             raise AlertNotFound(f"no alert or object {request.text} in {shorten(request.path)}")
-        raise self._unknown(f"no alert or object {request.text} is in the catalog")
+        raise _unknown(
+            f"no alert or object {request.text} is in the catalog", self._catalog.freshness()
+        )
 
     def _alerts_of_meaning(
         self, meaning: Meaning, known: Mapping[str, list[Entry]] | None
@@ -121,9 +171,10 @@ class Lookup:
 
     def stale(self, entry: Entry) -> AlertNotFound:
         """Return the error for an alert that is no longer where the catalog knows it."""
-        return self._unknown(
+        return _unknown(
             f"alert {entry.alert_id} was in {file_name(entry.file.path)}, which is gone or was "
-            "rewritten without it"
+            "rewritten without it",
+            self._catalog.freshness(),
         )
 
     def _from_catalog(self, request: CutoutRequest) -> list[Entry]:
@@ -140,24 +191,29 @@ class Lookup:
     def _from_files(self, request: CutoutRequest) -> list[Entry]:
         """Return the object's alerts in the files of a path, each alert once."""
         object_id = request.keys[request.survey.object_key.name]
+        return self._objects_in_files(request.survey, request.path or "", {object_id})
+
+    def _objects_in_files(
+        self, survey: Survey, path: str, object_ids: Collection[KeyValue]
+    ) -> list[Entry]:
         found: list[Entry] = []
-        for file_id, alerts in self._columns_below(request.path or ""):
-            if alerts.survey is request.survey:
-                found += alerts.entries(file_id, object_id)
+        for file_id, alerts in self._columns_below(path):
+            if alerts.survey is survey:
+                found += alerts.entries(file_id, object_ids)
         return drop_repeats(found)
 
-    def _unknown(self, what: str) -> AlertNotFound:
-        """Return the error that says how fresh the catalog is."""
-        fresh: datetime | None = self._catalog.freshness()
-        if fresh is None:
-            return AlertNotFound(
-                f"{what}: nothing is indexed yet, {HOW_TO_FILL}; or name its file by hdfsPath"
-            )
+
+def _unknown(what: str, fresh: datetime | None) -> AlertNotFound:
+    """Return the error that says how fresh the catalog is."""
+    if fresh is None:
         return AlertNotFound(
-            f"{what}; the catalog was brought up to date at {fresh:%Y-%m-%dT%H:%M:%SZ}, "
-            "and hdfsPath reads files that are newer",
-            freshness=f"{fresh:%Y-%m-%dT%H:%M:%SZ}",
+            f"{what}: nothing is indexed yet, {HOW_TO_FILL}; or name its file by hdfsPath"
         )
+    return AlertNotFound(
+        f"{what}; the catalog was brought up to date at {fresh:%Y-%m-%dT%H:%M:%SZ}, "
+        "and hdfsPath reads files that are newer",
+        freshness=f"{fresh:%Y-%m-%dT%H:%M:%SZ}",
+    )
 
 
 def _sought(request: CutoutRequest) -> str:
@@ -168,4 +224,5 @@ def _told(choice: Choice) -> str:
     """Return in words what no alert of an object fits."""
     band = f" in band {choice.band}" if choice.band else ""
     measured = " of known brightness" if choice.which != PLAIN.which and not choice.every else ""
-    return f"{measured}{band}"
+    dates = " between these dates" if choice.is_bounded else ""
+    return f"{measured}{band}{dates}"

@@ -38,6 +38,7 @@ STAGE_SECONDS = Histogram(
 )
 BYTES_READ = Counter("cutout_storage_bytes", "Bytes read from the archive.")
 READS = Counter("cutout_storage_reads", "Positioned reads made on the archive.")
+ITEMS = Counter("cutout_batch_items", "Ids answered in batches.", ("status",))
 READ_BY = Counter("cutout_stamps_read", "Stamps read by block, page or row group.", ("by",))
 INDEX_BYTES = Gauge(
     "cutout_index_bytes", "Memory of the file indexes at hand.", multiprocess_mode="livesum"
@@ -48,6 +49,7 @@ CACHE = Counter("cutout_cache", "Look-ups in a cache.", ("cache", "result"))
 _stage = cache(STAGE_SECONDS.labels)
 _cache = cache(CACHE.labels)
 _read_by = cache(READ_BY.labels)
+_items = cache(ITEMS.labels)
 _requests = cache(REQUESTS.labels)
 _request_seconds = cache(REQUEST_SECONDS.labels)
 
@@ -72,9 +74,14 @@ def count_cache(cache: str, *, hit: bool) -> None:
     _cache(cache, "hit" if hit else "miss").inc()
 
 
-def count_stamp(how: str) -> None:
-    """Count one stamp, read by block, page or row group."""
-    _read_by(how).inc()
+def count_stamp(how: str, count: int = 1) -> None:
+    """Count stamps, read by block, page or row group."""
+    _read_by(how).inc(count)
+
+
+def count_item(status: int) -> None:
+    """Count one id of a batch."""
+    _items(str(status)).inc()
 
 
 def count_request(route: str, form: str, status: int, seconds: float) -> None:

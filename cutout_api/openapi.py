@@ -6,6 +6,8 @@ from functools import cache
 from typing import Any
 
 from . import __version__
+from .batch_formats import PACKAGES
+from .batch_request import BATCH_PARAMETERS, FILE_PART, KEYS
 from .errors import CutoutError, error_classes
 from .formatter import FORMATS
 from .request import IDENTIFY_PARAMETERS, INFO_PARAMETERS, PARAMETERS, Parameter
@@ -202,6 +204,10 @@ def describe_service() -> dict[str, Any]:
                     },
                 }
             },
+            "/api/v1/cutouts/batch": {
+                "get": _plain("getBatchArguments", "What the arguments are", "application/json"),
+                "post": _batch(),
+            },
             "/healthz": {"get": _plain("getHealth", "The process answers", "application/json")},
             "/readyz": {
                 "get": _plain("getReadiness", "The archive answers", "application/json", (503, 504))
@@ -209,6 +215,49 @@ def describe_service() -> dict[str, Any]:
             "/metrics": {"get": _plain("getMetrics", "Prometheus metrics", "text/plain")},
         },
         "components": {"schemas": {"Problem": PROBLEM_SCHEMA}},
+    }
+
+
+def _batch() -> dict[str, Any]:
+    options = {name: known for name, known in BATCH_PARAMETERS.items() if name not in KEYS}
+    body = {
+        "type": "object",
+        "properties": {
+            name: {**known.json_schema(), "description": known.description}
+            for name, known in BATCH_PARAMETERS.items()
+            if name != "ids"
+        },
+        "required": ["kind"],
+        "additionalProperties": False,
+        "oneOf": [{"required": [name]} for name in KEYS],
+        "not": {"required": ["return_type", "output-format"]},
+    }
+    example = {"candid": BATCH_PARAMETERS["candid"].example, "kind": "Science", "package": "zip"}
+    form = {
+        "type": "object",
+        "properties": {FILE_PART: {"type": "string", "description": "One id a line, or csv"}},
+        "required": [FILE_PART],
+    }
+    plan = {"type": "object", "required": ["ids", "known", "unknown", "reads", "bytes"]}
+    content: dict[str, Any] = {known.media_type: {"schema": _BINARY} for known in PACKAGES.values()}
+    content["application/json"] = {"schema": {"title": "dry_run=1", **plan}}
+    return {
+        "operationId": "postBatch",
+        "tags": ["cutouts"],
+        "summary": "The stamps of many alerts, in the order asked",
+        "description": "An id that is wrong is an item with its error. With a file of ids, the "
+        "other arguments stand in the query string or the form.",
+        "parameters": [_query(known) for known in options.values()],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": body, "example": example},
+                "multipart/form-data": {"schema": form},
+                "text/plain": {"schema": {"type": "string"}},
+                "text/csv": {"schema": {"type": "string"}},
+            },
+        },
+        "responses": {"200": {"description": "The package", "content": content}, **_problems()},
     }
 
 

@@ -13,7 +13,7 @@ Source: parquet-format 2.11 (Data Pages, Encodings, Page Index), snappy's format
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from struct import Struct as Packed
@@ -36,6 +36,10 @@ HEADER_BYTES = 128
 """Read first for a page header, which is some 25 bytes unless it carries statistics."""
 SNAPPY_BLOCK = 65_536
 """What every snappy writer seen compresses at a time, though the format promises nothing."""
+GAP_BYTES = 65_536
+"""What is skipped between two ranges costs less to read than another read."""
+RUN_BYTES = 4 << 20
+"""Cells that lie near each other are read together, so many bytes at a time."""
 FEW_TAGS = 32
 """A block of more is not looked through for cells that stand in it as they are."""
 
@@ -239,12 +243,19 @@ def read_cell_by_row_group(file: OpenFile, row_group: int, column: str, row: int
 
     Raises FileUnreadable for damaged pages.
     """
+    return read_cells_by_row_group(file, row_group, column, [row])[0]
+
+
+def read_cells_by_row_group(
+    file: OpenFile, row_group: int, column: str, rows: Sequence[int]
+) -> list[bytes | None]:
+    """Return the cells of some rows, counted within the row group, as above."""
     footer = read_footer(file)
     (values,) = _read_columns(footer.window, footer.metadata, [row_group], [column])
     with parquet_errors(file.id.path, None, "a page"):
-        # A column of text is taken for the bytes it is.
-        value: bytes | None = values.slice(row, 1).cast(pa.large_binary())[0].as_py()
-    return value
+        # One by one: together they may be more than a column of binary holds. Text is taken for
+        # the bytes it is.
+        return [values.slice(row, 1).cast(pa.large_binary())[0].as_py() for row in rows]
 
 
 # --- where the pages are -----------------------------------------------------------------------
@@ -446,6 +457,73 @@ def read_cell(
         return None if opened is None else (_nth_value(opened[0], 0, rank),)
     except MISTAKEN:
         return None
+
+
+def read_cells(
+    file: OpenFile, chunk: Chunk, table: PageTable, rows: NDArray[np.int64]
+) -> Iterator[tuple[int, bytes | None]]:
+    """Yield the cells of some rows of the chunk, in order of rows, reading each page once.
+
+    The rows of a page that is not understood, or contradicts itself, are left out.
+    """
+    numbers = table.first_rows.searchsorted(rows, "right") - 1
+    words: _Words | None = None
+    for number in np.unique(numbers).tolist():
+        stored = file.read_at(table.sizes.item(number), table.offsets.item(number))
+        mine = rows[numbers == number]
+        try:
+            page = open_page(stored, chunk)
+            if page is None:
+                continue
+            if page.by_dictionary and words is None:
+                words = _read_words(file, chunk, table)
+                if words is None:
+                    return
+            found = _cells_of_page(page, words, mine - table.first_rows.item(number))
+        except MISTAKEN:
+            continue
+        yield from zip(mine.tolist(), found, strict=True)
+
+
+@dataclass(frozen=True)
+class _Words:
+    """A dictionary: its inflated page, and where each value is in it."""
+
+    view: memoryview
+    starts: NDArray[np.int32]
+    lengths: NDArray[np.int32]
+
+
+def _read_words(file: OpenFile, chunk: Chunk, table: PageTable) -> _Words | None:
+    if table.dictionary is None:
+        return None
+    offset, size = table.dictionary
+    opened = open_dictionary(file.read_at(size, offset), chunk)
+    return None if opened is None else _Words(opened[0], *_places_of_values(opened[0], 0, None))
+
+
+def _cells_of_page(
+    page: Page, words: _Words | None, places: NDArray[np.int64]
+) -> list[bytes | None]:
+    """Return the cells at some places of a page; its dictionary is needed where it has one."""
+    if (places >= len(page.defined)).any():
+        raise PageDamaged("the page has fewer rows than it should")
+    ranks = np.cumsum(page.defined)[places] - 1
+    there = page.defined[places].tolist()
+    if page.by_dictionary and words is not None:
+        view, starts, lengths = words.view, words.starts, words.lengths
+        indices = _read_indices(page)
+        ranks = np.array(
+            [indices[rank] if ok else 0 for rank, ok in zip(ranks, there, strict=True)]
+        )
+    else:
+        view = page.values
+        count = int(ranks.max()) + 1
+        starts, lengths = _places_of_values(view, page.values_start, count)
+    return [
+        bytes(view[starts[rank] : starts[rank] + lengths[rank]]) if ok else None
+        for rank, ok in zip(ranks.tolist(), there, strict=True)
+    ]
 
 
 def open_page(stored: bytes, chunk: Chunk) -> Page | None:
@@ -813,35 +891,208 @@ def read_mapped_cell(file: OpenFile, codec: str, cells: CellMap, row: int) -> by
     Raises PageDamaged where the bytes are no longer what was mapped.
     """
     length = cells.cell_lengths.item(row)
-    if length < 0:
-        return None
-    if length == 0:
-        return b""
+    if length <= 0:
+        return None if length < 0 else b""
     body, start = cells.cell_bodies.item(row), cells.cell_starts.item(row)
+    if cells.cell_offsets.item(row) >= 0:
+        span = _span_as_stored(cells, row)
+    else:
+        span = _span(cells, body, *_blocks_of(cells, body, start, length))
+    content = _inflate_span(file.read_at(span.size, span.offset), codec, span)
+    start -= span.base
+    return bytes(content[start : start + length])
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Bytes of the file that inflate on their own."""
+
+    offset: int
+    size: int
+    base: int
+    """Where what they inflate to begins in the inflated body."""
+    inflated: int
+    """Its size."""
+    blocks: int
+    """How many; none: stored as it is."""
+    is_whole: bool
+    """Whether it is all of its body, as the writer compressed it."""
+    gap: tuple[int, int] = (0, 0)
+    """Of what is stored as it is: where bytes stand that do not belong to it, and how many."""
+
+
+def _blocks_of(cells: CellMap, body: int, start: int, length: int) -> tuple[int, int]:
+    """Return the first and the last block of a cell; of a body without blocks, the bytes."""
+    low, high = cells.first_blocks.item(body), cells.first_blocks.item(body + 1)
+    if low == high:
+        return start, start + length - 1
+    if high - low == 1:
+        return 0, 0
+    return start // SNAPPY_BLOCK, (start + length - 1) // SNAPPY_BLOCK
+
+
+def _span(cells: CellMap, body: int, first: int, last: int) -> _Span:
+    """Return where the blocks from ``first`` to ``last`` of a body are."""
     offset, size = cells.body_offsets.item(body), cells.body_sizes.item(body)
     inflated = cells.body_inflated.item(body)
     low, high = cells.first_blocks.item(body), cells.first_blocks.item(body + 1)
     if low == high:
-        return file.read_at(length, offset + start)
-    as_stored = cells.cell_offsets.item(row)
-    if as_stored >= 0:
-        gap = cells.cell_gaps.item(row)
-        stored = file.read_at(length + gap, offset + as_stored)
-        cut = SNAPPY_BLOCK - start % SNAPPY_BLOCK
-        if gap and stored[cut] & 3:
-            raise PageDamaged("there is no literal where one was")
-        return stored[:cut] + stored[cut + gap :] if gap else stored
+        length = last - first + 1
+        return _Span(offset + first, length, first, length, 0, is_whole=False)
     if high - low == 1:
-        content = inflate(file.read_at(size, offset), codec, inflated)
-        return bytes(content[start : start + length])
-    first, last = start // SNAPPY_BLOCK, (start + length - 1) // SNAPPY_BLOCK
+        return _Span(offset, size, 0, inflated, 1, is_whole=True)
     begin = cells.blocks.item(low + first)
     end = cells.blocks.item(low + last + 1) if low + last + 1 < high else size
-    stored = file.read_at(end - begin, offset + begin)
-    inflated = min((last + 1) * SNAPPY_BLOCK, inflated) - first * SNAPPY_BLOCK
-    content = inflate(_varint(inflated) + stored, "snappy", inflated)
-    start -= first * SNAPPY_BLOCK
-    return bytes(content[start : start + length])
+    base = first * SNAPPY_BLOCK
+    inflated = min((last + 1) * SNAPPY_BLOCK, inflated) - base
+    return _Span(offset + begin, end - begin, base, inflated, last - first + 1, is_whole=False)
+
+
+def _span_as_stored(cells: CellMap, row: int) -> _Span:
+    """Return where a cell is that stands in its stored body as it is."""
+    body, start = cells.cell_bodies.item(row), cells.cell_starts.item(row)
+    length, gap = cells.cell_lengths.item(row), cells.cell_gaps.item(row)
+    offset = cells.body_offsets.item(body) + cells.cell_offsets.item(row)
+    cut = SNAPPY_BLOCK - start % SNAPPY_BLOCK if gap else 0
+    return _Span(offset, length + gap, start, length, 0, is_whole=False, gap=(cut, gap))
+
+
+def _inflate_span(stored: bytes | memoryview, codec: str, span: _Span) -> memoryview:
+    if span.is_whole:
+        return inflate(stored, codec, span.inflated)
+    if not span.blocks:
+        cut, gap = span.gap
+        if gap and stored[cut] & 3:
+            raise PageDamaged("there is no literal where one was")
+        return memoryview(b"".join((stored[:cut], stored[cut + gap :])) if gap else stored)
+    return inflate(_varint(span.inflated) + stored, "snappy", span.inflated)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A span and the cells in it: the row of each, its start in the inflated body, its length."""
+
+    span: _Span
+    cells: list[tuple[int, int, int]]
+
+
+def _pieces(cells: CellMap, rows: NDArray[np.int64]) -> list[_Piece]:
+    """Return what to read of the rows that are neither null nor empty, in the order of the file.
+
+    Cells that share a block share a piece.
+    """
+    bodies, starts, lengths = cells.cell_bodies[rows], cells.cell_starts[rows], cells.cell_lengths
+    order = np.lexsort((starts, bodies))
+    order = order[lengths[rows][order] > 0]
+    found: list[_Piece] = []
+    at, known = -1, (-1, 0, 0)  # the last piece of blocks: its place, body, first and last block
+    for body, start, row in zip(
+        bodies[order].tolist(), starts[order].tolist(), rows[order].tolist(), strict=True
+    ):
+        cell = (row, start, lengths.item(row))
+        if cells.cell_offsets.item(row) >= 0:
+            found.append(_Piece(_span_as_stored(cells, row), [cell]))
+            continue
+        first, last = _blocks_of(cells, body, start, cell[2])
+        if body == known[0] and first <= known[2]:
+            last = max(last, known[2])
+            joined = _span(cells, body, known[1], last)
+            if joined.size <= RUN_BYTES or joined == found[at].span:
+                found[at].cells.append(cell)
+                found[at] = _Piece(joined, found[at].cells)
+                known = (body, known[1], last)
+                continue
+            first, last = _blocks_of(cells, body, start, cell[2])
+        at, known = len(found), (body, first, last)
+        found.append(_Piece(_span(cells, body, first, last), [cell]))
+    found.sort(key=lambda piece: piece.span.offset)
+    return found
+
+
+def _runs(pieces: Sequence[_Piece]) -> Iterator[tuple[int, int, list[_Piece]]]:
+    """Yield where to read, start and end, and the pieces that it gives: near ones as one."""
+    run: list[_Piece] = []
+    start = end = 0
+    for piece in pieces:
+        span = piece.span
+        begins, ends = span.offset, span.offset + span.size
+        if run and (begins - end > GAP_BYTES or max(ends, end) - start > RUN_BYTES):
+            yield start, end, run
+            run = []
+        start = start if run else begins
+        end = max(end, ends) if run else ends
+        run.append(piece)
+    if run:
+        yield start, end, run
+
+
+def read_mapped_cells(
+    file: OpenFile, codec: str, cells: CellMap, rows: NDArray[np.int64]
+) -> Iterator[tuple[int, bytes | None]]:
+    """Yield the cells of different rows whose places are known, reading each block once.
+
+    Those whose bytes are no longer what was mapped are left out.
+    """
+    lengths = cells.cell_lengths[rows]
+    for row in rows[lengths <= 0].tolist():
+        yield row, None if cells.cell_lengths.item(row) < 0 else b""
+    for start, end, pieces in _runs(_pieces(cells, rows)):
+        data = memoryview(file.read_at(end - start, start))
+        for piece in pieces:
+            span = piece.span
+            stored = data[span.offset - start : span.offset - start + span.size]
+            try:
+                content = _inflate_span(stored, codec, span)
+            except MISTAKEN:
+                continue
+            for row, place, length in piece.cells:
+                within = place - span.base
+                yield row, bytes(content[within : within + length])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is read to have some cells."""
+
+    cells: int = 0
+    reads: int = 0
+    pages: int = 0
+    blocks: int = 0
+    row_groups: int = 0
+    """That pyarrow reads whole."""
+    bytes: int = 0
+    stamp_bytes: int = 0
+    """Of the cells, as stored; about, where only their pages are known."""
+
+    def __add__(self, other: Plan) -> Plan:
+        mine, theirs = vars(self), vars(other)
+        return Plan(**{name: mine[name] + theirs[name] for name in mine})
+
+
+def plan_mapped_cells(cells: CellMap, rows: NDArray[np.int64]) -> Plan:
+    """Return what ``read_mapped_cells`` would read."""
+    pieces = _pieces(cells, rows)
+    runs = list(_runs(pieces))
+    return Plan(
+        cells=len(rows),
+        reads=len(runs),
+        blocks=sum(max(piece.span.blocks, 1) for piece in pieces),
+        bytes=sum(end - start for start, end, _ in runs),
+        stamp_bytes=int(np.maximum(cells.cell_lengths[rows], 0).sum()),
+    )
+
+
+def plan_cells(chunk: Chunk, table: PageTable, rows: NDArray[np.int64]) -> Plan:
+    """Return what ``read_cells`` would read."""
+    numbers = np.unique(table.first_rows.searchsorted(rows, "right") - 1)
+    _, dictionary = table.dictionary or (0, 0)
+    return Plan(
+        cells=len(rows),
+        reads=len(numbers) + bool(dictionary),
+        pages=len(numbers),
+        bytes=int(table.sizes[numbers].sum()) + dictionary,
+        stamp_bytes=chunk.length * len(rows) // max(chunk.rows, 1),
+    )
 
 
 def split_snappy(stored: memoryview, inflated: memoryview) -> list[int] | None:
@@ -953,9 +1204,6 @@ def _varint(value: int) -> bytes:
 
 
 # --- some rows of many columns -----------------------------------------------------------------
-
-GAP_BYTES = 65_536
-"""What is skipped between two chunks costs less to read than another read."""
 
 
 class Ranges:

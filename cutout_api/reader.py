@@ -205,14 +205,7 @@ class Reader:
         if request.needs_facts:
             with self.opened(location.file) as file:
                 return read_entry(file, request.survey, location.row)
-        time, alert_id = location.epoch.time, location.epoch.alert_id
-        return Entry(
-            location.file,
-            location.row,
-            None if alert_id == NO_ID else alert_id,
-            None,
-            math.nan if time == NEVER else time,
-        )
+        return entry_of(location)
 
     # --- alerts that the catalog, or the columns of a file, have named
 
@@ -305,16 +298,10 @@ class Reader:
         if damaged is not None and not (candidates and request.names_one_alert):
             raise damaged
         if not candidates:
-            raise _not_found(request, known)
+            raise not_found(request, known)
         if len(candidates) == 1:
             return candidates[0]
-
-        def rank(candidate: tuple[Location, FileIndex]) -> tuple[Epoch, bool, int, str]:
-            found, index = candidate
-            kinds = (index.stamp_column(request.survey, kind) for kind in request.kinds)
-            return found.epoch, all(kinds), found.file.modified, found.file.path
-
-        return max(candidates, key=rank)
+        return max(candidates, key=lambda candidate: rank_copy(request, *candidate))
 
     def _read_cells(
         self, request: CutoutRequest, location: Location, index: FileIndex
@@ -334,35 +321,14 @@ class Reader:
             cells = {kind: cell for kind, cell in zip(request.kinds, found, strict=True) if cell}
             missing = [kind for kind in request.kinds if kind not in cells]
             if missing:
-                raise self._stamp_missing(request, location, index, missing, list(cells))
+                raise stamp_missing(request, location, index, missing, list(cells))
             return cells
 
     def opened(self, file_id: FileId) -> _Opened:
         """Lend a file, and say FileChanged of whatever comes of its being replaced meanwhile."""
         return _Opened(self.archive, file_id)
 
-    @staticmethod
-    def _stamp_missing(
-        request: CutoutRequest,
-        location: Location,
-        index: FileIndex,
-        missing: list[str],
-        there: list[str],
-    ) -> StampMissing:
-        absent = [kind for kind in missing if index.stamp_column(request.survey, kind) is None]
-        why = (
-            f"its file holds no column for {', '.join(absent)}"
-            if absent
-            else f"{', '.join(missing)} is null in the archive"
-        )
-        hint = f"; there is {', '.join(there)}" if there else ""
-        error = StampMissing(
-            f"alert {location.epoch.alert_id} is there, but {why}{hint}", parameter="kind"
-        )
-        error.there = tuple(there)
-        return error
-
-    # --- for the tables of alert data ---
+    # --- for those who read many alerts at once ---
 
     def run(self, work: Callable[[], T]) -> T:
         """Return what ``work`` returns, done as one of the concurrent reads, within its deadline.
@@ -430,7 +396,50 @@ class _Opened:
             self._archive.check_unchanged(self._id)
 
 
-def _not_found(request: CutoutRequest, known: bool) -> AlertNotFound:
+def entry_of(found: Location) -> Entry:
+    """Return what a file's index knows of an alert."""
+    time, alert_id = found.epoch.time, found.epoch.alert_id
+    return Entry(
+        found.file,
+        found.row,
+        None if alert_id == NO_ID else alert_id,
+        None,
+        math.nan if time == NEVER else time,
+    )
+
+
+def rank_copy(
+    request: CutoutRequest, found: Location, index: FileIndex
+) -> tuple[Epoch, bool, int, str]:
+    """Return what is greatest of the alert to take where several files have one that matches."""
+    kinds = (index.stamp_column(request.survey, kind) for kind in request.kinds)
+    return found.epoch, all(kinds), found.file.modified, found.file.path
+
+
+def stamp_missing(
+    request: CutoutRequest,
+    location: Location,
+    index: FileIndex,
+    missing: list[str],
+    there: list[str],
+) -> StampMissing:
+    """Return the error for an alert that lacks some of the stamps asked for."""
+    absent = [kind for kind in missing if index.stamp_column(request.survey, kind) is None]
+    why = (
+        f"its file holds no column for {', '.join(absent)}"
+        if absent
+        else f"{', '.join(missing)} is null in the archive"
+    )
+    hint = f"; there is {', '.join(there)}" if there else ""
+    error = StampMissing(
+        f"alert {location.epoch.alert_id} is there, but {why}{hint}", parameter="kind"
+    )
+    error.there = tuple(there)
+    return error
+
+
+def not_found(request: CutoutRequest, known: bool) -> AlertNotFound:
+    """Return the error for an alert that no file of a path has; ``known``: one has such ids."""
     sought = " and ".join(f"{name} {value}" for name, value in request.keys.items())
     if known:
         return AlertNotFound(f"no alert with {sought} in {shorten(request.path)}")

@@ -227,6 +227,30 @@ def parse_date(value: Any) -> float:
     return mjd
 
 
+@dataclass(frozen=True)
+class Interval:
+    """From one date to another, both counted in; MJD in UTC. None: without end."""
+
+    since: float | None
+    until: float | None
+
+    def __str__(self) -> str:
+        return "/".join("" if end is None else str(end) for end in (self.since, self.until))
+
+
+def parse_dates(value: Any) -> float | Interval:
+    """Return a date as ``parse_date`` does, or two with a slash between them, one may be empty."""
+    if not isinstance(value, str) or "/" not in value:
+        return parse_date(value)
+    ends = [part.strip() for part in value.split("/")]
+    if len(ends) != 2 or not any(ends):
+        raise ValueError("must be one date, or two with a slash between them: from/to")
+    since, until = (parse_date(end) if end else None for end in ends)
+    if since is not None and until is not None and since > until:
+        raise ValueError("must not end before it begins: from/to")
+    return Interval(since, until)
+
+
 def _utc_to_tai(mjd: float) -> float:
     # What astropy.time calls; that looks for newer leap seconds first, on the network if need be.
     _, tai = erfa.utctai(_MJD_0, mjd)
@@ -349,8 +373,9 @@ _TABLE = (
     choice_parameter("band", _BANDS, "Only alerts in this band.", example="r"),
     Parameter(
         "date",
-        "The alert of the object nearest to this time: ISO 8601, JD or MJD, in UTC.",
-        parse_date,
+        "The alert of the object nearest to this time: ISO 8601, JD or MJD, in UTC. With "
+        "epochs=all two of them, from/to, of which one may be empty: only alerts in between.",
+        parse_dates,
         example="2024-11-14T05:30:00",
         schema={"oneOf": [{"type": "string"}, {"type": "number"}]},
     ),
@@ -723,9 +748,12 @@ def _parse_choice(
     survey: Survey, keys: Mapping[str, KeyValue], values: Mapping[str, Any]
 ) -> Choice:
     """Return which alerts of an object are asked for; the defaults say nothing."""
-    band, mjd = values.get("band"), values.get("date")
+    band, date = values.get("band"), values.get("date")
     which, every = values.get("which", LATEST), values.get("epochs") == EVERY
-    told = {"epochs": every, "date": mjd is not None, "which": which != LATEST}
+    bounded = isinstance(date, Interval)
+    told = {"epochs": every, "date": date is not None, "which": which != LATEST}
+    if every and bounded:
+        del told["date"]
     chosen = [name for name, said in told.items() if said]
     if survey.alert_key.name in keys and (chosen or band):
         at_fault = (*chosen, "band")[0]
@@ -733,18 +761,23 @@ def _parse_choice(
             at_fault,
             f"{at_fault} chooses among the alerts of an object; {survey.alert_key.name} names one",
         )
+    if bounded and not every:
+        raise ConflictingParameters("date", "date: from/to goes with epochs=all; give one date")
     if len(chosen) > 1:
+        hint = ", or date=from/to" if every and chosen[1] == "date" else ""
         raise ConflictingParameters(
-            chosen[1], f"{chosen[0]} and {chosen[1]} choose differently; give one of them"
+            chosen[1], f"{chosen[0]} and {chosen[1]} choose differently; give one of them{hint}"
         )
     if band is not None and band not in survey.bands.values():
         bands = list(survey.bands.values())
         raise InvalidParameter(
             "band", f"band: {survey.name.upper()} has {', '.join(bands)}, not {band}", allowed=bands
         )
-    if mjd is not None:
-        mjd = FROM_UTC[survey.time_scale](mjd)
-    return Choice(which, band, mjd, every)
+    scaled = FROM_UTC[survey.time_scale]
+    if isinstance(date, Interval):
+        since, until = (None if end is None else scaled(end) for end in (date.since, date.until))
+        return Choice(which, band, None, every, since, until)
+    return Choice(which, band, None if date is None else scaled(date), every)
 
 
 def _parse_format(values: Mapping[str, Any]) -> tuple[str, str]:

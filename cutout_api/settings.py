@@ -251,6 +251,14 @@ class Limits:
     )
     table_ids: int = setting(1_000, "most objects in one request for their data", at_least(1))
     table_rows: int = setting(20_000, "most rows in one table of alert data", at_least(1))
+    batch_items: int = setting(100_000, "most ids in one batch", at_least(1))
+    batch_bytes: int = setting(8_388_608, "largest request body of a batch", at_least(1))
+    batch_memory: int = setting(
+        67_108_864, "memory for the stamps that one batch has at hand", at_least(1)
+    )
+    batches: int = setting(
+        2, "batches that one process answers at a time; fewer than server.threads", at_least(1)
+    )
 
 
 @dataclass(frozen=True)

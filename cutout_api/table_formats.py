@@ -117,17 +117,17 @@ def write_parquet(head: Head, chunks: Iterable[Chunk]) -> Iterator[bytes]:
     schema = head.schema
     for name in head.stamps:
         schema = schema.append(pa.field(name, STAMP))
-    sink = _Drain()
+    sink = Drain()
     with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), schema, compression="snappy") as writer:
         for chunk in chunks:
-            images = [_image_lists(chunk.stamps[name]) for name in head.stamps]
+            images = [image_lists(chunk.stamps[name]) for name in head.stamps]
             arrays = [*chunk.data.columns, *images]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
             yield sink.take()
     yield sink.take()
 
 
-class _Drain(io.RawIOBase):
+class Drain(io.RawIOBase):
     """A file that is written to on one side and emptied on the other."""
 
     def __init__(self) -> None:
@@ -152,7 +152,7 @@ class _Drain(io.RawIOBase):
         return b"".join(parts)
 
 
-def _image_lists(images: Images) -> pa.Array:
+def image_lists(images: Images) -> pa.Array:
     """Return images as lists of lists of float32, null for a masked pixel."""
     flat = [image.astype(np.float32).ravel() for image in images if image is not None]
     pixels = np.concatenate(flat) if flat else np.zeros(0, np.float32)

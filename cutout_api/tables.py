@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +31,7 @@ from .errors import (
 )
 from .history import add_history
 from .joining import Columns, join, take_map_apart, without_nan
-from .pages import Footer, Window, read_footer, read_rows
+from .pages import Footer, read_footer, read_rows
 from .reader import Reader
 from .settings import Limits
 from .stamp import read_pixels
@@ -465,18 +465,6 @@ def _check_ids(file: OpenFile, values: pa.Array, entries: Sequence[Entry]) -> No
             raise FileChanged(file.id.path)
 
 
-class _LastPage(Window):
-    """A file that remembers what it read last: stamps next to each other share a page."""
-
-    def __init__(self, file: OpenFile) -> None:
-        super().__init__(file, 0, b"")
-
-    def read_at(self, length: int, offset: int) -> bytes:
-        data = super().read_at(length, offset)
-        self.start, self.data = offset, data
-        return data
-
-
 def _read_stamps(
     reader: Reader, survey: Survey, kind: str, file: OpenFile, entries: Sequence[Entry]
 ) -> dict[tuple[str, object], NDArray[np.generic]]:
@@ -490,13 +478,14 @@ def _read_stamps(
         return {}
     known = len(index.tables)
     images = {}
-    # Looks like the open file to those who read from it.
-    view = cast(OpenFile, _LastPage(file))
-    for entry in sorted(entries, key=lambda entry: entry.row):
-        if entry.row >= index.row_groups[-1]:
-            raise FileChanged(file.id.path)
+    by_row = {entry.row: entry for entry in entries}
+    if max(by_row) >= index.row_groups[-1]:
+        raise FileChanged(file.id.path)
+    for row, cell in index.read_stamps(file, column, by_row):
+        entry = by_row[row]
         try:
-            cell = index.read_stamp(view, column, entry.row)
+            if isinstance(cell, StoredDataError):
+                raise cell
             if cell:
                 images[kind, _identity(entry)] = read_pixels(reader.unpack(kind, cell))
         except StoredDataError as error:

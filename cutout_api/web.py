@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -24,6 +25,14 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from . import __version__, metrics
 from .answer import CUTOUTS, JSON, CutoutAnswer, answer_request, file_stem, make_layout
+from .batch import Batch, Batches
+from .batch_formats import PACKAGES, Answer, Head, write_batch
+from .batch_request import (
+    BATCH_PARAMETERS,
+    FILE_PART,
+    BatchRequest,
+    parse_batch_request,
+)
 from .errors import (
     AddressTooLong,
     BodyTooLarge,
@@ -69,8 +78,8 @@ from .table_request import (
     parse_survey,
     parse_table_request,
 )
+from .tables import Answer as TableAnswer
 from .tables import (
-    Answer,
     Tables,
     describe_columns,
     group_columns,
@@ -106,6 +115,7 @@ PAGE_POLICY = {
 }
 SWAGGER_UI = Path(swagger_ui_file).parent / "dist"
 FORM, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
+TEXTS = ("text/plain", "text/csv")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 
 # What Flask itself refuses, as the errors of this service.
@@ -138,6 +148,7 @@ def create_app(settings: Settings) -> Flask:
     _add_cutouts(app, reader, settings.limits.image_pixels)
     _add_info(app, reader, settings.limits.image_pixels)
     _add_identify(app, reader)
+    _add_batch(app, reader, settings.limits)
     tables = Tables(reader, settings.limits)
     _add_tables(app, tables, settings.limits)
     _add_operations(app, reader)
@@ -192,6 +203,79 @@ def _add_identify(app: Flask, reader: Reader) -> None:
         return _json(describe_identities(asked, reader.identify(asked)), BRIEFLY)
 
 
+def _add_batch(app: Flask, reader: Reader, limits: Limits) -> None:
+    batches = Batches(reader, limits)
+
+    @app.route(f"{CUTOUTS}/batch", methods=["GET", "POST"])
+    def batch() -> Response:
+        if request.method in ("GET", "HEAD"):
+            _take_no_arguments()
+            return _json({"args": describe_parameters(BATCH_PARAMETERS)}, BRIEFLY)
+        request.max_content_length = request.max_form_memory_size = limits.batch_bytes
+        asked = parse_batch_request(*_batch_payload(), limits.batch_items)
+        g.format = asked.package
+        g.sought = f"{len(asked.ids)} x {asked.key.name}"
+        opened = batches.open(asked)
+        if asked.dry_run:
+            with contextlib.closing(opened):
+                return _json(opened.plan())
+        try:
+            return _send_batch(asked, opened, limits.image_pixels)
+        except BaseException:
+            opened.close()
+            raise
+
+
+def _send_batch(asked: BatchRequest, batch: Batch, most_pixels: int) -> Response:
+    """Return the package as it is made; what fails once it has begun breaks the answer off."""
+    template = asked.template
+    texts = [asked.text(number) for number in range(len(asked.ids))]
+
+    def answers() -> Iterable[Answer]:
+        for result in batch:
+            alert_id = None if result.alert is None else result.alert.alert_id
+            layout = make_layout(result.request, alert_id, most_pixels)
+            error = result.error
+            metrics.count_item(200 if error is None else error.status)
+            yield Answer(texts[result.number], result.alert, layout, error)
+
+    head = Head(
+        template.survey,
+        template.kinds,
+        template.kind,
+        template.format,
+        texts,
+        asked.side,
+        asked.normalise,
+    )
+    chosen = PACKAGES[asked.package]
+    name = f"{template.survey.name}_{template.kind}{chosen.suffix}"
+    headers = {
+        "Content-Disposition": f"attachment; filename={name}",
+        "Cache-Control": "no-store",
+    }
+    parts = write_batch(asked.package, head, answers())
+    response = Response(parts, 200, headers, mimetype=chosen.media_type)
+    response.call_on_close(batch.close)
+    return response
+
+
+def _batch_payload() -> tuple[dict[str, Any], bytes | None]:
+    """Return the arguments of a batch, and the file of ids that came with them, if one did."""
+    lists = tuple(BATCH_PARAMETERS)
+    pairs: list[tuple[str, Any]] = list(request.args.items(multi=True))
+    if request.mimetype in TEXTS:
+        return _merge(pairs, lists), _body()
+    if request.mimetype == MULTIPART:
+        files = list(request.files.items(multi=True))
+        if len(files) > 1 or any(name != FILE_PART for name, _ in files):
+            raise MalformedBody(f"a form holds one file of ids, as its field {FILE_PART!r}")
+        pairs += request.form.items(multi=True)
+        return _merge(pairs, lists), files[0][1].read() if files else None
+    pairs += _body_pairs()
+    return _merge(pairs, lists), None
+
+
 def _caching(asked: CutoutRequest) -> str:
     return FOREVER if asked.names_one_alert else BRIEFLY
 
@@ -226,7 +310,7 @@ def _add_tables(app: Flask, tables: Tables, limits: Limits) -> None:
         return _json({"columns": entries}, BRIEFLY)
 
 
-def _send_table(asked: TableRequest, answer: Answer) -> Response:
+def _send_table(asked: TableRequest, answer: TableAnswer) -> Response:
     """Return the table whole, with a tag, where it is small; else as it is made."""
     chosen = TABLE_FORMATS[asked.format]
     parts = chosen.write(answer.head, answer.chunks)

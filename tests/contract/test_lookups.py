@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.io import fits
-from astropy.time import Time
+from astropy.time import Time, TimeDelta
 from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.test import TestResponse
@@ -211,6 +211,53 @@ def test_all_epochs_as_fits(world: World) -> None:
         assert hdus[4].header["ALERTMJD"] == 60_902.25
 
 
+# A time -> the numbers of the epochs in it; they are at MJD 60600, 60610, ... 60650.
+INTERVALS: list[tuple[str, list[int]]] = [
+    ("60610/60630", [1, 2, 3]),
+    ("60610.001/60629.999", [2]),
+    ("2460610.5/2460630.5", [1, 2, 3]),
+    ("2024-10-27/2024-11-16T00:00:00Z", [1, 2, 3]),
+    ("2024-11-15T22:00:00-02:00/", [3, 4, 5]),
+    ("/60600", [0]),
+    ("60600/", [0, 1, 2, 3, 4, 5]),
+    ("60620/60620", [2]),
+]
+
+
+@pytest.mark.parametrize(("date", "numbers"), INTERVALS)
+def test_all_epochs_may_be_those_between_two_dates(
+    world: World, date: str, numbers: list[int]
+) -> None:
+    expected = [str(world.rows[number]["candid"]) for number in numbers]
+    for path in ({}, {"hdfsPath": "."}):
+        asked = {"objectId": OBJECT, "epochs": "all", "date": date, "output-format": "array"}
+        answer = world.ask(**asked, **path).json
+        assert [entry["candid"] for entry in answer] == expected
+
+
+def test_an_interval_is_in_utc_goes_with_a_band_and_may_hold_nothing(world: World) -> None:
+    asked = {"objectId": OBJECT, "epochs": "all", "output-format": "array"}
+    answer = world.ask(**asked, date="60605/60645", band="r").json
+    assert [entry["candid"] for entry in answer] == [str(world.rows[n]["candid"]) for n in (1, 3)]
+    response = world.ask(**asked, date="/50000")
+    assert (response.status_code, response.json["code"]) == (404, "alert_not_found")
+    assert "between these dates" in response.json["detail"]
+    lsst = {"diaObjectId": str(lsst_alert(0, 0)["diaSource"]["diaObjectId"])}
+    tai = Time(60_902.25, format="mjd", scale="tai")
+    for seconds, found in ((-1, 2), (1, 1)):  # TAI is 37 s ahead
+        since = (tai.utc + TimeDelta(seconds, format="sec")).isot
+        answer = world.ask(**lsst, epochs="all", date=f"{since}/", **{"output-format": "array"})
+        assert len(answer.json) == found
+
+
+def test_the_picture_of_an_interval_tells_the_request_that_gives_it_again(world: World) -> None:
+    asked = {"objectId": OBJECT, "epochs": "all", "date": "60605/", "output-format": "PNG"}
+    recipe = world.ask(**asked, explain=1).json
+    again = world.client.get(recipe["request"])
+    assert again.data == world.ask(**asked).data
+    assert "date=60605.0/&" in recipe["request"]
+
+
 def test_an_epoch_without_the_stamp_is_null_among_the_others(world: World) -> None:
     write(
         world.folder / "year=2024/month=11/day=04/part-0.parquet",
@@ -277,6 +324,13 @@ BAD_CHOICES: list[tuple[dict[str, Any], str, str]] = [
     ({"epochs": "two"}, "invalid_parameter", "epochs"),
     ({"epochs": "all", "which": "first"}, "conflicting_parameters", "which"),
     ({"epochs": "all", "date": "2024-11-14"}, "conflicting_parameters", "date"),
+    ({"epochs": "all", "date": "2024-11-15/2024-11-14"}, "invalid_parameter", "date"),
+    ({"epochs": "all", "date": "/"}, "invalid_parameter", "date"),
+    ({"epochs": "all", "date": "2024-11-14/P1D"}, "invalid_parameter", "date"),
+    ({"epochs": "all", "date": "2024-11-14/x/2024-11-15"}, "invalid_parameter", "date"),
+    ({"date": "2024-11-14/2024-11-15"}, "conflicting_parameters", "date"),
+    ({"epochs": "all", "date": "60000/", "which": "first"}, "conflicting_parameters", "which"),
+    ({"candid": "1", "date": "60000/"}, "conflicting_parameters", "date"),
     ({"date": "2024-11-14", "which": "first"}, "conflicting_parameters", "which"),
     ({"candid": "1", "which": "first"}, "conflicting_parameters", "which"),
     ({"candid": "1", "band": "g"}, "conflicting_parameters", "band"),

@@ -44,7 +44,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 def test_there_is_a_curl_for_each_format() -> None:
     names = [Path(shlex.split(text)[-1]).suffix for text in CURLS]
-    assert names == [".json", ".fits", ".png", ".png", ".csv"]
+    assert names == [".json", ".fits", ".png", ".png", ".npz", ".csv"]
 
 
 @pytest.mark.parametrize("text", CURLS)
@@ -62,6 +62,11 @@ def test_each_curl_gives_what_the_readme_says(service: Service, text: str, tmp_p
         assert "the names of the four columns" in said
         assert len(first.split(",")) == 4
         assert rows
+    elif file.suffix == ".npz":
+        assert "`stamps` of shape (2, 63, 63, 3)" in said
+        stamps = np.load(io.BytesIO(content))["stamps"]
+        assert stamps.shape == (2, 63, 63, 3)
+        assert np.isfinite(stamps).any()
     elif file.suffix == ".fits":
         assert "one 63 x 63 image" in said
         hdus = fits.open(io.BytesIO(content), ignore_missing_simple=True)

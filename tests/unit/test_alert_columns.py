@@ -129,7 +129,7 @@ def test_entries_are_those_of_an_object(tmp_path: Path) -> None:
     (found,) = read(tmp_path)
     archive = Archive(Settings(archive=ArchiveSettings(uri=str(tmp_path))))
     (file_id,) = archive.locate("f.parquet")
-    (entry,) = found.entries(file_id, "ZTF24aaaaaab")
+    (entry,) = found.entries(file_id, {"ZTF24aaaaaab"})
     assert (entry.row, entry.alert_id, entry.object_id) == (1, 2, "ZTF24aaaaaab")
     assert [entry.object_id for entry in found.entries(file_id)][2] is None
 

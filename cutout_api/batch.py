@@ -1,0 +1,485 @@
+"""Many ids -> their stamps: found together, read file by file, answered in the order asked.
+
+The list is worked off in windows, from its beginning. Of a window the alerts are looked up
+together and grouped by file, and of each file every page, or run of blocks, is read once; then
+its answers are taken one by one. A window is as large as ``limits.batch_memory`` has room for,
+and small enough to be read well within a request's deadline: it counts as one of the concurrent
+reads, so that single requests get their turn between two of them. Nothing is read ahead of what
+is taken; a batch whose client is gone ends where it is.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time as clock
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+from . import metrics
+from .alert_columns import read_alert_columns
+from .batch_request import BatchRequest
+from .epochs import Alert, Entry
+from .errors import (
+    CutoutError,
+    DeadlineExceeded,
+    FileUnreadable,
+    NotFound,
+    PathForbidden,
+    Saturated,
+    StorageUnavailable,
+    StoredDataError,
+    shorten,
+)
+from .index import NEVER, NO_ID, Epoch, FileIndex, Location
+from .lookup import Lookup
+from .pages import Plan
+from .reader import Reader, entry_of, not_found, rank_copy, stamp_missing
+from .request import CutoutRequest
+from .settings import Limits
+from .storage import FileChanged, FileId, OpenFile
+
+T = TypeVar("T")
+FIRST_WINDOW = 64
+"""Ids; what they take tells how many may be next."""
+LARGEST_WINDOW = 8192
+GROWTH = 8
+SHARE_OF_DEADLINE = 0.2
+"""Of the time that a request may take, what a window should."""
+OVERRUN = 2
+"""Times its memory that a window may take before it is cut."""
+PATIENCE = 10
+"""Times that a window waits for its turn among the concurrent reads."""
+SLOWEST = 3
+"""Windows in a row that may run into the deadline, each smaller than the one before."""
+
+
+class _TooMuch(Exception):
+    """The stamps of a window do not fit the memory that it has."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one id gave."""
+
+    number: int
+    """Of the id in the list."""
+    request: CutoutRequest
+    alert: Alert | None
+    error: CutoutError | None
+
+
+@dataclass
+class _Read:
+    """One id of a window: what has been found and read of it so far."""
+
+    number: int
+    request: CutoutRequest
+    entry: Entry | None = None
+    location: Location | None = None
+    cells: dict[str, bytes] = field(default_factory=dict)
+    error: CutoutError | None = None
+    has_copies: bool = False
+    """The catalog knows another place, which is looked at when its turn comes."""
+
+
+class _Budget:
+    """Counts the bytes of a window, for several threads."""
+
+    def __init__(self, most: float) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self.used = 0
+
+    def add(self, size: int) -> None:
+        with self._lock:
+            self.used += size
+        if self.used > self._most:
+            raise _TooMuch
+
+
+class Batches:
+    """Answers batches for all threads of one process, so many at a time."""
+
+    def __init__(self, reader: Reader, limits: Limits) -> None:
+        self.reader = reader
+        self.limits = limits
+        self.lookup = Lookup(reader.catalog, reader.archive, reader.opened)
+        self._places = threading.BoundedSemaphore(limits.batches)
+
+    def open(self, asked: BatchRequest) -> Batch:
+        """Return a batch with its first window read; it is to be closed. Raises a CutoutError."""
+        if not self._places.acquire(timeout=self.limits.queue_seconds):
+            raise Saturated("as many batches as this service answers at a time are being answered")
+        batch = Batch(self, asked, self._places.release)
+        try:
+            batch.begin()
+        except BaseException:
+            batch.close()
+            raise
+        return batch
+
+
+class Batch:
+    """One batch: an iterator of results in the order asked, to be taken once, and closed."""
+
+    def __init__(self, batches: Batches, asked: BatchRequest, release: Callable[[], None]) -> None:
+        self._reader, self._lookup = batches.reader, batches.lookup
+        self._limits, self._asked = batches.limits, asked
+        self._release = release
+        self._results = self._work()
+        self._first: deque[Result] = deque()
+
+    def begin(self) -> None:
+        """Read the first window, so that what is wrong with all of it is an error of its own."""
+        if not self._asked.dry_run:
+            self._first.append(next(self._results))
+
+    def __iter__(self) -> Iterator[Result]:
+        try:
+            while self._first:
+                yield self._first.popleft()
+            yield from self._results
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End the work, wherever it is, and let another batch begin."""
+        self._results.close()
+        release, self._release = self._release, lambda: None
+        release()
+
+    def _work(self) -> Generator[Result, None, None]:
+        for window in self._windows(self._read_window):
+            while window:
+                yield self._finish(window.popleft())
+
+    # --- windows
+
+    def _windows(self, work: Callable[[Sequence[int], _Budget], T]) -> Iterator[T]:
+        """Yield what ``work`` makes of each window: it takes numbers of ids and a budget."""
+        start, size, failed = 0, FIRST_WINDOW, 0
+        count = len(self._asked.ids)
+        while start < count:
+            numbers = range(start, min(start + size, count))
+            room = self._limits.batch_memory * OVERRUN if size > 1 else math.inf
+            budget = _Budget(room)
+            begun = clock.monotonic()
+            try:
+                made = self._in_turn(partial(work, numbers, budget))
+            except _TooMuch:
+                size = max(1, len(numbers) // 4)
+                continue
+            except DeadlineExceeded:
+                failed += 1
+                if failed == SLOWEST:
+                    raise
+                size = max(1, len(numbers) // 8)
+                continue
+            failed = 0
+            start = numbers.stop
+            size = self._next_size(len(numbers), budget.used, clock.monotonic() - begun)
+            yield made
+
+    def _in_turn(self, work: Callable[[], T]) -> T:
+        """Do work as one of the concurrent reads; it waits longer for its turn than others do."""
+        for attempt in range(PATIENCE):
+            try:
+                return self._reader.run(work)
+            except Saturated:
+                if attempt == PATIENCE - 1:
+                    raise
+        raise AssertionError
+
+    def _next_size(self, ids: int, size: int, seconds: float) -> int:
+        """Return how many ids fit a window, if they are like those of the last one."""
+        by_memory = self._limits.batch_memory * ids / max(size, 1)
+        by_time = self._limits.deadline_seconds * SHARE_OF_DEADLINE * ids / max(seconds, 1e-6)
+        return max(1, int(min(by_memory, by_time, LARGEST_WINDOW, ids * GROWTH)))
+
+    def _read_window(self, numbers: Sequence[int], budget: _Budget) -> deque[_Read]:
+        reads = self._find(numbers)
+        files = self._by_file(reads)
+        with metrics.stage("read"):
+            try:
+                self._reader.together([partial(self._read_file, *it, budget) for it in files])
+            except _TooMuch:
+                for read in reads:  # an exception keeps alive what it came through
+                    read.cells = {}
+                raise
+            self._look_for_copies(reads)
+        unavailable = [r.error for r in reads if isinstance(r.error, StorageUnavailable)]
+        if len(unavailable) == len(reads):  # the archive is gone, not a file of it
+            raise unavailable[0]
+        return deque(reads)
+
+    @staticmethod
+    def _by_file(reads: Sequence[_Read]) -> list[tuple[str, list[_Read]]]:
+        files: dict[str, list[_Read]] = {}
+        for read in reads:
+            if read.entry is not None:
+                files.setdefault(read.entry.file.path, []).append(read)
+        return list(files.items())
+
+    # --- finding
+
+    def _find(self, numbers: Sequence[int]) -> list[_Read]:
+        """Return the ids with where they are known to be."""
+        reads, good = [], []
+        for number in numbers:
+            try:
+                read = _Read(number, self._asked.request(number))
+                good.append(read)
+            except CutoutError as error:
+                read = _Read(number, self._asked.template, error=error)
+            reads.append(read)
+        if not good:
+            return reads
+        with metrics.stage("find"):
+            found = self._find_good([read.request for read in good])
+        for read, entry in zip(good, found, strict=True):
+            if isinstance(entry, CutoutError):
+                read.error = entry
+            else:
+                read.entry = entry
+        return reads
+
+    def _find_good(self, requests: Sequence[CutoutRequest]) -> list[Entry | CutoutError]:
+        template = self._asked.template
+        for _ in range(2):
+            try:
+                if template.is_direct:
+                    return self._find_in_files(requests)
+                return list(self._lookup.choose_many(requests))
+            except FileChanged:
+                self._reader.archive.forget(template.path or "")
+        raise StorageUnavailable(
+            f"{shorten(template.path)} is being rewritten; try again in a moment"
+        )
+
+    def _find_in_files(self, requests: Sequence[CutoutRequest]) -> list[Entry | CutoutError]:
+        """Return where the newest matching alerts of the path are, each as ``Reader`` chooses."""
+        template, key = self._asked.template, self._asked.key
+        values = [request.keys[key.name] for request in requests]
+        best: dict[int, tuple[Any, Location]] = {}
+        damaged: FileUnreadable | None = None
+        known = False
+        for file_id in self._reader.archive.locate(template.path or ""):
+            try:
+                with self._reader.opened(file_id) as file:
+                    index = self._reader.index_of(file)
+            except FileUnreadable as error:
+                damaged = error
+                continue
+            known = known or index.has_keys(template.survey, template.keys)
+            for place, found in index.find_many(template.survey, key, values):
+                candidate = (rank_copy(template, found, index), found)
+                if place not in best or best[place][0] < candidate[0]:
+                    best[place] = candidate
+        return [
+            damaged
+            if damaged is not None and not (place in best and template.names_one_alert)
+            else entry_of(best[place][1])
+            if place in best
+            else not_found(request, known)
+            for place, request in enumerate(requests)
+        ]
+
+    # --- reading
+
+    def _read_file(self, path: str, reads: Sequence[_Read], budget: _Budget) -> None:
+        """Read the stamps of one file into ``reads``, or note the error."""
+        error: CutoutError
+        try:
+            for _ in range(2):
+                try:
+                    self._read_version(path, reads, budget)
+                    return
+                except FileChanged:
+                    self._reader.archive.forget(path)
+            error = StorageUnavailable(
+                "the file of the alert is being rewritten; try again in a moment"
+            )
+        except CutoutError as caught:
+            error = caught
+        for read in reads:
+            read.cells, read.error = {}, error
+
+    def _read_version(self, path: str, reads: Sequence[_Read], budget: _Budget) -> None:
+        archive = self._reader.archive
+        file_id = archive.present(path)
+        with self._reader.opened(file_id) as file:
+            index = self._reader.index_of(file)
+            pages = len(index.tables)
+            rows = self._rows(index, file_id, reads)
+            if self._asked.template.is_direct and self._asked.template.needs_facts:
+                self._read_facts(file, rows)
+            intact = [self._read_kind(kind, file, index, rows, budget) for kind in self._kinds]
+            if len(index.tables) > pages:
+                self._reader.keep(index)
+        if archive.changes_in_place or not all(intact):
+            archive.check_unchanged(file_id)
+        for some in rows.values():
+            for read in some:
+                self._check_stamps(read, index)
+
+    @property
+    def _kinds(self) -> tuple[str, ...]:
+        return self._asked.template.kinds
+
+    def _rows(
+        self, index: FileIndex, file_id: FileId, reads: Sequence[_Read]
+    ) -> dict[int, list[_Read]]:
+        """Return the reads by their row in the file as that is now; its index has the last word."""
+        survey = self._asked.template.survey
+        rows: dict[int, list[_Read]] = {}
+        for read in reads:
+            entry = read.entry
+            if entry is None:
+                continue
+            read.cells, read.error = {}, None
+            if entry.alert_id is not None:
+                found = index.find(survey, {survey.alert_key.name: entry.alert_id})
+            elif entry.file == file_id:
+                time = NEVER if math.isnan(entry.time) else entry.time
+                found = Location(file_id, entry.row, Epoch(time, int(NO_ID)))
+            else:
+                found = None
+            read.location = found
+            if found is None:
+                read.error = self._lookup.stale(entry)
+            else:
+                rows.setdefault(found.row, []).append(read)
+        return rows
+
+    def _read_facts(self, file: OpenFile, rows: dict[int, list[_Read]]) -> None:
+        for alerts in read_alert_columns(file):
+            if alerts.survey is self._asked.template.survey:
+                for entry in alerts.entries(file.id):
+                    for read in rows.get(entry.row, ()):
+                        read.entry = entry
+
+    def _read_kind(
+        self,
+        kind: str,
+        file: OpenFile,
+        index: FileIndex,
+        rows: dict[int, list[_Read]],
+        budget: _Budget,
+    ) -> bool:
+        """Read the stamps of one kind; return whether all of them could be read."""
+        intact = True
+        column = index.stamp_column(self._asked.template.survey, kind)
+        if column is None or not rows:
+            return intact
+        for row, cell in index.read_stamps(file, column, rows):
+            if isinstance(cell, FileUnreadable):
+                intact = False
+                for read in rows[row]:
+                    read.error = cell
+            elif cell:
+                budget.add(len(cell))
+                for read in rows[row]:
+                    read.cells[kind] = cell
+        return intact
+
+    def _check_stamps(self, read: _Read, index: FileIndex) -> None:
+        missing = [kind for kind in self._kinds if kind not in read.cells]
+        if read.error is None and missing and read.location is not None:
+            there = list(read.cells)
+            read.error = stamp_missing(read.request, read.location, index, missing, there)
+
+    def _look_for_copies(self, reads: Sequence[_Read]) -> None:
+        """Note of what failed in one file whether the catalog knows it in another."""
+        for read in reads:
+            entry, error = read.entry, read.error
+            if entry is None or not isinstance(error, NotFound | PathForbidden | StoredDataError):
+                continue
+            read.has_copies = bool(self._lookup.other_copies(read.request, entry))
+            if not read.has_copies and not _is_final(error):
+                read.error = self._lookup.stale(entry)
+
+    # --- answering
+
+    def _finish(self, read: _Read) -> Result:
+        """Unpack what was read. What cannot be used is read again, as a single request is."""
+        request = read.request
+        try:
+            if read.has_copies:
+                return Result(read.number, request, self._reader.read(request), None)
+            if read.error is not None:
+                return Result(read.number, request, None, read.error)
+            try:
+                with metrics.stage("decode"):
+                    stamps = tuple(
+                        self._reader.unpack(kind, read.cells[kind]) for kind in self._kinds
+                    )
+            except StoredDataError:
+                return Result(read.number, request, self._reader.read(request), None)
+        except CutoutError as error:
+            return Result(read.number, request, None, error)
+        return Result(read.number, request, Alert(stamps, read.entry), None)
+
+    # --- how much it would be
+
+    def plan(self) -> dict[str, Any]:
+        """Return how much would be read, for JSON, reading no stamp. Raises a CutoutError."""
+        plan, files, known = Plan(), set[str](), 0
+        errors: dict[str, int] = {}
+        for part, paths, failed in self._windows(self._plan_window):
+            plan += part
+            files |= paths
+            for error in failed:
+                errors[error.code] = errors.get(error.code, 0) + 1
+        known = len(self._asked.ids) - sum(errors.values())
+        return {
+            "ids": len(self._asked.ids),
+            "known": known,
+            "unknown": sum(errors.values()),
+            "errors": errors,
+            "files": len(files),
+            "stamps": known * len(self._kinds),
+            "reads": plan.reads,
+            "pages": plan.pages,
+            "blocks": plan.blocks,
+            "row_groups": plan.row_groups,
+            "bytes": plan.bytes,
+            "stamp_bytes": plan.stamp_bytes,
+        }
+
+    def _plan_window(
+        self, numbers: Sequence[int], budget: _Budget
+    ) -> tuple[Plan, set[str], list[CutoutError]]:
+        reads = self._find(numbers)
+        files = self._by_file(reads)
+        plans = self._reader.together([partial(self._plan_file, *of_file) for of_file in files])
+        total = Plan()
+        for plan in plans:
+            total += plan
+        budget.used = total.stamp_bytes
+        return total, {path for path, _ in files}, [r.error for r in reads if r.error is not None]
+
+    def _plan_file(self, path: str, reads: Sequence[_Read]) -> Plan:
+        plan = Plan()
+        try:
+            file_id = self._reader.archive.present(path)
+            with self._reader.opened(file_id) as file:
+                index = self._reader.index_of(file)
+                rows = self._rows(index, file_id, reads)
+                for kind in self._kinds:
+                    column = index.stamp_column(self._asked.template.survey, kind)
+                    if column is not None and rows:
+                        plan += index.plan_stamps(file, column, rows)
+        except (CutoutError, FileChanged) as caught:
+            error = caught if isinstance(caught, CutoutError) else None
+            for read in reads:
+                read.error = error or StorageUnavailable("the file is being rewritten")
+        return plan
+
+
+def _is_final(error: CutoutError) -> bool:
+    """Whether an error is told as it is; others mean that the catalog knows an old place."""
+    return isinstance(error, StoredDataError) or error.code in ("stamp_missing", "alert_not_found")

@@ -1,0 +1,252 @@
+"""An untrusted payload -> ``BatchRequest``: a list of ids, and options as for one stamp.
+
+``BATCH_PARAMETERS`` is made of ``request.PARAMETERS``, so the options are the same ones, checked
+by the same code. A malformed id is found when its turn comes: it is an item with its error.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .batch_formats import FILES, NORMALISATIONS, NUMBERS, PACKAGES, PIXELS
+from .errors import (
+    BatchTooLarge,
+    ConflictingParameters,
+    InvalidParameter,
+    MalformedBody,
+    MissingParameter,
+    shorten,
+)
+from .request import (
+    PARAMETERS,
+    CutoutRequest,
+    Parameter,
+    choice_parameter,
+    number_between,
+    parse_flag,
+    parse_request,
+    parse_values,
+)
+from .surveys import SURVEYS, Key, Survey
+
+KEYS: Mapping[str, tuple[Survey, Key]] = {
+    key.name: (survey, key) for survey in SURVEYS for key in survey.keys
+}
+FILE_PART = "file"
+"""Of a multipart form, where the ids are."""
+SIDE, MOST_SIDE = 63, 512
+_NOT_FOR_BATCHES = ("epochs", "explain")
+_FORMAT_NAMES = ("return_type", "output-format")
+
+
+@dataclass(frozen=True)
+class BatchRequest:
+    """What a caller asks for, checked but for the ids, of which there is at least one."""
+
+    template: CutoutRequest
+    """With an id that stands for the others."""
+    key: Key
+    ids: Sequence[object]
+    package: str
+    normalise: str
+    side: int
+    """Pixels of a side of the tensor."""
+    dry_run: bool
+
+    def text(self, number: int) -> str:
+        """Return an id as it was asked for, or as much of it as an answer repeats."""
+        given = self.ids[number]
+        plain = isinstance(given, str | int) and not isinstance(given, bool)
+        return shorten(given if plain else repr(given), 64, quote=False)
+
+    def request(self, number: int) -> CutoutRequest:
+        """Return the request for one of the ids. Raises InvalidParameter for what is none."""
+        given = self.ids[number]
+        name = self.key.name
+        try:
+            value = self.key.parse(given)
+        except ValueError as error:
+            raise InvalidParameter(name, f"{name} {error}, not {shorten(given)}") from None
+        template = self.template
+        return replace(template, keys={name: value}, given={**template.given, name: value})
+
+
+def parse_id_list(value: Any) -> Sequence[object]:
+    """Return the ids of a JSON list, or of a text with commas or blanks between them."""
+    if isinstance(value, str):
+        return value.replace(",", " ").split()
+    if isinstance(value, bool) or not isinstance(value, int | list):
+        raise ValueError("must be a list of ids")
+    return value if isinstance(value, list) else [value]
+
+
+def parse_side(value: Any) -> int:
+    """Return a whole number of pixels."""
+    number = number_between(1, MOST_SIDE)(value)
+    if number != int(number):
+        raise ValueError(f"must be a whole number of pixels, 1 to {MOST_SIDE}")
+    return int(number)
+
+
+def _ids_parameter(survey: Survey, key: Key) -> Parameter:
+    one = PARAMETERS[key.name].json_schema()
+    return Parameter(
+        key.name,
+        f"{survey.name.upper()}: a list of ids, answered in this order. As PARAMETER of a query "
+        "or a form with commas between them.".replace("PARAMETER", "an argument"),
+        parse_id_list,
+        example=[key.example],
+        schema={"type": "array", "items": one, "minItems": 1},
+    )
+
+
+_FLAG_SCHEMA = {"oneOf": [{"type": "boolean"}, {"enum": [0, 1, "0", "1", "true", "false"]}]}
+_OWN = (
+    choice_parameter(
+        "package",
+        tuple(PACKAGES),
+        "What the answers come in. Without it ndjson for arrays, zip for files.",
+        example="zip",
+    ),
+    choice_parameter(
+        "ids",
+        tuple(KEYS),
+        "What the ids of a file are, if its first line does not say so.",
+        example="candid",
+    ),
+    Parameter(
+        "side",
+        "npz: pixels of a side of the tensor. Smaller stamps are padded with NaN around their "
+        "centre, larger ones cut.",
+        parse_side,
+        example=SIDE,
+        schema={"type": "integer", "minimum": 1, "maximum": MOST_SIDE},
+        default=str(SIDE),
+    ),
+    choice_parameter(
+        "normalise",
+        tuple(NORMALISATIONS),
+        "npz: of each stamp by itself, NaN left as it is.",
+        example="minmax",
+        default="none",
+    ),
+    Parameter(
+        "dry_run",
+        "Answer how much would be read, as JSON, and read no stamp.",
+        parse_flag,
+        example=1,
+        schema=_FLAG_SCHEMA,
+    ),
+)
+
+
+def _parameters() -> dict[str, Parameter]:
+    options = (
+        parameter
+        for name, parameter in PARAMETERS.items()
+        if name not in KEYS and name not in _NOT_FOR_BATCHES
+    )
+    ids = (_ids_parameter(survey, key) for survey, key in KEYS.values())
+    return {parameter.name: parameter for parameter in (*ids, *options, *_OWN)}
+
+
+BATCH_PARAMETERS: Mapping[str, Parameter] = _parameters()
+
+
+def parse_batch_request(
+    payload: Mapping[str, Any], file: bytes | None, most_ids: int
+) -> BatchRequest:
+    """Check every member of an untrusted payload, and the file of ids that came with it.
+
+    Raises a BadRequest that names the parameter, BatchTooLarge.
+    """
+    values = parse_values(payload, BATCH_PARAMETERS)
+    key, ids = _parse_ids(values, file)
+    if not ids:
+        raise MissingParameter(key.name, f"{key.name} names nothing: give at least one id")
+    if len(ids) > most_ids:
+        raise BatchTooLarge(
+            f"the list holds {len(ids)} ids, and a batch at most {most_ids}: send it in parts",
+            parameter=key.name,
+        )
+    package = _parse_package(values)
+    options = {name: value for name, value in payload.items() if name in PARAMETERS}
+    options = {name: value for name, value in options.items() if name not in KEYS}
+    if not any(name in values for name in _FORMAT_NAMES):
+        options["output-format"] = "FITS" if PACKAGES[package].holds == FILES else "array"
+    template = parse_request({**options, key.name: key.example})
+    _check_format(package, template.format)
+    for name in ("side", "normalise"):
+        if name in values and PACKAGES[package].holds != NUMBERS:
+            raise ConflictingParameters(name, f"{name} is for npz, and the package is {package}")
+    return BatchRequest(
+        template,
+        key,
+        ids,
+        package,
+        values.get("normalise", "none"),
+        values.get("side", SIDE),
+        values.get("dry_run", False),
+    )
+
+
+def _parse_ids(values: Mapping[str, Any], file: bytes | None) -> tuple[Key, Sequence[object]]:
+    named = [name for name in KEYS if name in values]
+    if len(named) > 1:
+        raise ConflictingParameters(
+            named[1], f"{' and '.join(named)} are lists of different ids; send one of them"
+        )
+    if file is not None and named:
+        raise ConflictingParameters(named[0], f"{named[0]} and a file: send the ids once")
+    if file is not None:
+        return _parse_file(file, values.get("ids"))
+    if "ids" in values:
+        raise ConflictingParameters("ids", "ids says what a file holds, and no file was sent")
+    if not named:
+        names = list(KEYS)
+        raise MissingParameter(
+            names[0], f"which alerts? Give a list of {', '.join(names)}, or a file of ids"
+        )
+    return KEYS[named[0]][1], values[named[0]]
+
+
+def _parse_file(content: bytes, named: str | None) -> tuple[Key, list[object]]:
+    """Return the ids of a text with one a line, or of a csv file with a line of names.
+
+    They are those of the column that is named like an id, or of the first.
+    """
+    try:
+        rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+    except (ValueError, csv.Error) as error:
+        raise MalformedBody("the file of ids cannot be read: it is not text, or not csv") from error
+    rows = [row for row in rows if any(cell.strip() for cell in row)]
+    names = [cell.strip() for cell in rows[0]] if rows else []
+    found = [name for name in names if name in KEYS and named in (None, name)]
+    if not found and named is None:
+        raise MissingParameter(
+            "ids", f"what are the ids of the file? Name them in its first line: {', '.join(KEYS)}"
+        )
+    column = names.index(found[0]) if found else 0
+    body = rows[1:] if found else rows
+    ids: list[object] = [row[column].strip() if column < len(row) else "" for row in body]
+    return KEYS[found[0] if found else str(named)][1], ids
+
+
+def _parse_package(values: Mapping[str, Any]) -> str:
+    given = [values[name] for name in _FORMAT_NAMES if name in values]
+    default = "zip" if given and given[0] != "array" else "ndjson"
+    package: str = values.get("package", default)
+    return package
+
+
+def _check_format(package: str, format_name: str) -> None:
+    holds = PACKAGES[package].holds
+    if (holds == FILES and format_name == "array") or (holds == NUMBERS and format_name != "array"):
+        able = [name for name, known in PACKAGES.items() if known.holds == PIXELS]
+        raise InvalidParameter(
+            "package", f"package: {package} does not hold {format_name}; {', '.join(able)} does"
+        )

@@ -90,7 +90,8 @@ class Parameter:
         if self.allowed is not None:
             schema["enum"] = self.allowed
         if self.default is not None:
-            schema["default"] = self.default
+            is_number = schema.get("type") == "integer"
+            schema["default"] = int(self.default) if is_number else self.default
         return schema
 
 

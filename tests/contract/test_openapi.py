@@ -56,11 +56,7 @@ def test_what_the_document_allows_and_what_it_forbids_never_fails(
         # cannot say that pmin is below pmax, or what is a path, so not all it allows is accepted.
         # And an empty value counts as none given, a name's case does not matter: where nothing else
         # is missing, more is accepted than the schema says.
-        lenient = (
-            []
-            if path in ("/api/v1/cutouts", "/api/v1/cutouts/batch")
-            else [negative_data_rejection]
-        )
+        lenient = [] if path == "/api/v1/cutouts" else [negative_data_rejection]
         case.call_and_validate(
             headers={"Accept-Encoding": "identity"},
             excluded_checks=[positive_data_acceptance, *lenient],

@@ -583,6 +583,8 @@ def _json_pairs(body: bytes) -> Iterable[tuple[str, Any]]:
 def _merge(pairs: Iterable[tuple[str, Any]], lists: Container[str]) -> dict[str, Any]:
     payload: dict[str, Any] = {}
     for name, value in pairs:
+        if name is None:  # as werkzeug reads a multipart field whose name is broken
+            raise MalformedBody("a field of the form has no name")
         is_list = isinstance(value, list) and not isinstance(value, _Pairs)
         if isinstance(value, list | dict) and not (is_list and name in lists):
             at_fault = shorten(name, quote=False)

@@ -332,10 +332,20 @@ def test_the_request_shown_works_as_a_link_and_as_curl(
     answer = service.get(
         hdfsPath=ZTF_FILE, objectId=ZTF_OBJECT, kind="Science", output_format=output_format
     )
-    assert run_curl(browser.text("#curl"), tmp_path) == answer.content
     link = browser.find("#link").get_attribute("href") or ""
     assert link == browser.text("#link")
-    assert requests.get(link, timeout=10).content == answer.content
+    for content in (
+        run_curl(browser.text("#curl"), tmp_path),
+        requests.get(link, timeout=10).content,
+    ):
+        assert without_recipe(content) == without_recipe(answer.content)
+
+
+def without_recipe(content: bytes) -> bytes:
+    """Return a picture's pixels, whose recipe tells how it was asked for; else what it is."""
+    if not content.startswith(b"\x89PNG"):
+        return content
+    return Image.open(io.BytesIO(content)).tobytes()
 
 
 @pytest.mark.parametrize("example", ["PNG", "FITS", "array", "POST"])

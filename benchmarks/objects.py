@@ -4,8 +4,7 @@
 
 Today: for each epoch and kind a request to the minimal service of ``today``, in this process, its
 connection kept. Ours: one request to ``/api/v1/objects`` with ``withcutouts``. Both are asked
-through their WSGI applications and give JSON. What an object's alerts are, the files' own indexes
-say: looking them up in a catalogue is not part of it.
+through their WSGI applications and give JSON. What an object's alerts are, the catalog says.
 """
 
 from __future__ import annotations
@@ -19,21 +18,19 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from flask.testing import FlaskClient
 
 from cutout_api.demo import simulate_ztf, write_file
 from cutout_api.epochs import Entry
 from cutout_api.settings import Archive, Index, Settings
-from cutout_api.storage import FileId
-from cutout_api.surveys import KINDS, ZTF, KeyValue, Survey
+from cutout_api.surveys import KINDS, ZTF, KeyValue
 from cutout_api.web import create_app
+from tests.catalogue import catalogued
 
 from .__main__ import CACHE, HDFS_FOLDER
 from .datasets import ROWS_PER_MEGABYTE
@@ -87,21 +84,6 @@ def _renamed(night: pa.Table, number: int, mine: set[int]) -> pa.Table:
 
 def _later(values: pa.Array, number: float) -> pa.Array:
     return pc.add(values, number)
-
-
-class Known:
-    """The object's alerts, as its files say: what a catalogue would answer from its tables."""
-
-    def __init__(self, paths: list[Path], ids: list[FileId]) -> None:
-        self.entries: list[Entry] = []
-        for path, file_id in zip(paths, ids, strict=True):
-            columns = ["objectId", "candid", "candidate.jd"]  # the last one comes as jd
-            for row, alert in enumerate(pq.read_table(path, columns=columns).to_pylist()):
-                if alert["objectId"] == OBJECT:
-                    self.entries.append(Entry(file_id, row, alert["candid"], OBJECT, alert["jd"]))
-
-    def alerts_of(self, _survey: Survey, _object_ids: Any) -> list[Entry]:
-        return list(self.entries)
 
 
 def seconds(ask: Callable[[], bytes], check: Callable[[bytes], None]) -> float:
@@ -164,26 +146,26 @@ def measure(
 ) -> dict[str, float]:
     """Return medians in seconds: of today's requests in all, and of ours."""
     index = paths[0].parent / ("index-blocks" if blocks else "index")
-    settings = Settings(
-        archive=Archive(uri=place.uri, user=place.user), index=Index(folder=str(index))
+    settings = catalogued(
+        Settings(archive=Archive(uri=place.uri, user=place.user), index=Index(folder=str(index))),
+        *(place.path(path.name) for path in paths),
     )
     apps = [create_app(settings)]
     reader = apps[0].extensions["cutout_reader"]
-    ids = [reader.archive.locate(place.path(path.name))[0] for path in paths]
     for path in paths if blocks else ():
         assert all(error is None for _, error in reader.index(place.path(path.name), blocks=True))
-    known = Known(paths, ids)
-    assert len(known.entries) == epochs
+    entries = reader.catalog.alerts_of(ZTF, [OBJECT])
+    assert len(entries) == epochs
     os.environ |= {"BENCH_URI": place.uri, "BENCH_USER": place.user, "BENCH_KEEP": "1"}
     from .today import create_app as create_todays
 
     todays = create_todays().test_client()
-    time_today(todays, known.entries[:1])
-    times = time_today(todays, known.entries)
+    time_today(todays, entries[:1])
+    times = time_today(todays, entries)
     found = {"today, a request per stamp": sum(times), "today, one stamp": statistics.median(times)}
 
     def client() -> FlaskClient:
-        apps.append(create_app(settings, known, lambda _: ids[0]))
+        apps.append(create_app(settings))
         return apps[-1].test_client()
 
     warm = client()

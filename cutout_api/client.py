@@ -14,11 +14,13 @@ from __future__ import annotations
 import base64
 import html
 import io
+import json
 import operator
 import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +31,15 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from .fetch import AmbiguousId, Answer, NotFound, Params, ServiceError, Session
+from .fetch import (
+    AmbiguousId,
+    Answer,
+    NotFound,
+    Params,
+    ServiceError,
+    Session,
+    service_error,
+)
 from .surveys import KINDS, SURVEYS, Key, Survey
 
 if TYPE_CHECKING:
@@ -158,6 +168,37 @@ class Client:
             for part in _split(answer.content)
         ]
         return Epochs(whole, kind, cutouts)
+
+    def batch(
+        self, ids: Iterable[Id], kind: str = DEFAULT_KIND, *, key: str | None = None, **options: Any
+    ) -> Iterator[BatchItem]:
+        """Yield the stamps of many ids in the order given, as they arrive, by one request.
+
+        ``ids`` are names of ZTF objects, or numbers that ``key`` tells what they are of:
+        ``candid``, ``diaSourceId``, ``diaObjectId``; without it the first one is looked for. An id
+        that has no answer is an item with its ``error``. The options are those that choose alerts
+        and pixels.
+
+        Raises ServiceError, also where the answer breaks off before its end.
+        """
+        texts = [_id_text(one) for one in ids]
+        if not texts:
+            return
+        params, drawing = self._split_options(options)
+        if drawing:
+            raise ValueError(f"a batch has no pictures: leave out {', '.join(drawing)}")
+        if key is None:
+            _, keys = self._alert(texts[0], {}, kind, params.get("hdfsPath"))
+            key = next(iter(keys))
+        survey = _KEYS[key][0]
+        asked = {**params, key: texts, "kind": kind, "output-format": "array", "package": "ndjson"}
+        count = 0
+        for line in self._session.stream(f"{CUTOUTS}/batch", asked):
+            yield _batch_item(survey, json.loads(line))
+            count += 1
+        if count < len(texts):
+            detail = f"the answer broke off after {count} of {len(texts)} ids"
+            raise ServiceError(0, {"code": "broken_off", "detail": detail})
 
     # --- tables
 
@@ -296,6 +337,39 @@ class Client:
             if error.code not in _PRESENT:
                 raise
         return True
+
+
+@dataclass(frozen=True)
+class BatchItem:
+    """What a batch answers for one id."""
+
+    id: str
+    """As it was asked."""
+    alert_id: int | None
+    arrays: Mapping[str, NDArray[np.float32]]
+    """By kind, of shape (ny, nx), row 0 first; NaN where a pixel is masked."""
+    error: ServiceError | None
+
+    @property
+    def array(self) -> NDArray[np.float32]:
+        """The one stamp that was asked for. Raises the item's error where it has one."""
+        if self.error is not None:
+            raise self.error
+        (array,) = self.arrays.values()
+        return array
+
+
+def _batch_item(survey: Survey, line: Mapping[str, Any]) -> BatchItem:
+    if "error" in line:
+        members = line["error"]
+        return BatchItem(line["id"], None, {}, service_error(line["status"], members))
+    kinds = {survey.response_key.format(kind=kind): kind for kind in KINDS}
+    arrays = {
+        kinds[name]: np.array(rows, np.float32)  # None, a masked pixel, becomes NaN
+        for name, rows in line["cutouts"].items()
+    }
+    alert_id = line.get(survey.alert_key.name)
+    return BatchItem(line["id"], None if alert_id is None else int(alert_id), arrays, None)
 
 
 def default_cache() -> Path:

@@ -222,6 +222,9 @@ def problem(status: int, body: bytes) -> ServiceError:
         members = json.loads(body)
     except ValueError:
         members = None
-    if not isinstance(members, dict):
-        members = {}
+    return service_error(status, members if isinstance(members, dict) else {})
+
+
+def service_error(status: int, members: Mapping[str, Any]) -> ServiceError:
+    """Return the exception for the members of an error."""
     return _CLASSES.get(status, ServiceError)(status, members)

@@ -258,6 +258,24 @@ def test_all_three_stamps_are_one_request(client: Client, service: Service) -> N
     assert lsst.id == lsst["science"].id == SOURCE
 
 
+def test_a_batch_answers_in_the_order_asked_and_says_what_it_has_not(client: Client) -> None:
+    ids = [candid("ordinary"), 5, candid("half nan"), "no id", candid("ordinary")]
+    items = list(client.batch(ids, key="candid"))
+    assert [item.id for item in items] == [str(number) for number in ids]
+    for item in items[::2]:
+        alone = client.cutout(candid=item.id)
+        assert (item.alert_id, item.error) == (alone.id, None)
+        assert item.array.dtype == np.float32
+        np.testing.assert_array_equal(item.array, alone.array)
+    assert isinstance(items[1].error, NotFound)
+    assert isinstance(items[3].error, BadRequest)
+    with pytest.raises(NotFound):
+        _ = items[1].array
+    (item,) = client.batch([OBJECT], kind="All")
+    assert sorted(item.arrays) == ["Difference", "Science", "Template"]
+    assert list(client.batch([])) == []
+
+
 def test_epochs_are_all_alerts_of_an_object_oldest_first(client: Client) -> None:
     epochs = client.epochs(OBJECT)
     assert len(epochs) == len(ZTF_ODD)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import threading
 import time as clock
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -697,7 +698,17 @@ def _tune_sqlite_reader(connection: Any, _record: Any) -> None:
 def _tune_sqlite_writer(connection: Any, _record: Any) -> None:
     # sqlite3 of Python begins transactions by itself, and too late.
     connection.isolation_level = None
-    connection.execute("PRAGMA journal_mode = WAL")
+    # The first to write makes the file one with a WAL, for which it must be alone for a moment, and
+    # SQLite does not wait for that by itself.
+    end = clock.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            break
+        except sqlite3.OperationalError:
+            if clock.monotonic() > end:
+                raise
+            clock.sleep(0.02)
     # With a WAL, a power cut may take the last transactions, whole; a kill takes none.
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA cache_size = -262144")

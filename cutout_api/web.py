@@ -163,7 +163,8 @@ def warm_up(app: Flask) -> Reader:
 
     Raises a CutoutError unless the archive answers.
     """
-    render(np.eye(2), Rendering(colormap="viridis", convolution_kernel="gauss"))
+    # Not a kernel: astropy.convolution takes 0.5 s, once, but 16 MB of every worker for ever.
+    render(np.eye(2), Rendering(colormap="viridis"))
     reader: Reader = app.extensions["cutout_reader"]
     reader.archive.check()
     return reader

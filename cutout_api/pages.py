@@ -1134,7 +1134,7 @@ def find_literals(
         end = min(done + SNAPPY_BLOCK, inflated)
         in_block = []
         for _ in range(FEW_TAGS):
-            literal, length, place = _read_snappy_tag(stored, place)
+            literal, length, _, place = _read_snappy_tag(stored, place)
             if literal is not None:
                 in_block.append((done, length, literal))
             done += length
@@ -1144,8 +1144,8 @@ def find_literals(
     return found
 
 
-def _read_snappy_tag(stored: memoryview, place: int) -> tuple[int | None, int, int]:
-    """Return where a literal's bytes are (None of a copy), its length, and where it ends."""
+def _read_snappy_tag(stored: memoryview, place: int) -> tuple[int | None, int, int, int]:
+    """Return where a literal's bytes are (None of a copy), length, how far back, where it ends."""
     tag = stored[place]
     kind, number = tag & 3, tag >> 2
     place += 1
@@ -1155,10 +1155,11 @@ def _read_snappy_tag(stored: memoryview, place: int) -> tuple[int | None, int, i
             extra = length - 60
             length = int.from_bytes(stored[place : place + extra], "little") + 1
             place += extra
-        return place, length, place + length
+        return place, length, 0, place + length
     if kind == 1:
-        return None, (number & 7) + 4, place + 1
-    return None, number + 1, place + (2 if kind == 2 else 4)
+        return None, (number & 7) + 4, (tag >> 5) << 8 | stored[place], place + 1
+    end = place + (2 if kind == 2 else 4)
+    return None, number + 1, int.from_bytes(stored[place:end], "little"), end
 
 
 def _snappy_preamble(stored: memoryview) -> tuple[int, int]:
@@ -1170,26 +1171,9 @@ def _walk_snappy(stored: memoryview, place: int, size: int) -> int | None:
     """Return where a block of ``size`` inflated bytes ends, or None if it leans on others."""
     done = 0
     while done < size:
-        tag = stored[place]
-        kind, number = tag & 3, tag >> 2
-        if kind == 0:
-            length = number + 1
-            if length > 60:
-                extra = length - 60
-                length = int.from_bytes(stored[place + 1 : place + 1 + extra], "little") + 1
-                place += extra
-            place += 1 + length
-        else:
-            if kind == 1:
-                length, back = (number & 7) + 4, (tag >> 5) << 8 | stored[place + 1]
-                place += 2
-            else:
-                wide = 2 if kind == 2 else 4
-                length = number + 1
-                back = int.from_bytes(stored[place + 1 : place + 1 + wide], "little")
-                place += 1 + wide
-            if back == 0 or back > done:
-                return None
+        literal, length, back, place = _read_snappy_tag(stored, place)
+        if literal is None and (back == 0 or back > done):
+            return None
         done += length
     return place if done == size else None
 

@@ -66,7 +66,7 @@ class Reader:
         Raises a CutoutError; what takes longer than the deadline goes on in the background,
         and keeps its place among the concurrent reads until it ends.
         """
-        return self._within_limits(
+        return self.run(
             lambda: self._read(request) if request.is_direct else self._read_chosen(request)[0]
         )
 
@@ -75,14 +75,12 @@ class Reader:
 
         A stamp that an alert does not have is left out. Raises as ``read`` does.
         """
-        return self._within_limits(lambda: self._read_chosen(request))
+        return self.run(lambda: self._read_chosen(request))
 
     def identify(self, request: IdentifyRequest) -> list[tuple[Meaning, Sequence[Entry]]]:
         """Return what an id may name, each with the alerts of its object. Raises as ``read``."""
         path = request.path or ""
-        return self._within_limits(
-            lambda: self._twice(path, lambda: self._lookup.identify(request))
-        )
+        return self.run(lambda: self._twice(path, lambda: self._lookup.identify(request)))
 
     def index(self, path: str, *, blocks: bool) -> Iterator[tuple[FileId, CutoutError | None]]:
         """Learn ahead of time what there is to know of a file, or of each file of a folder.
@@ -116,7 +114,7 @@ class Reader:
 
     def check(self) -> None:
         """Raise a CutoutError unless the archive answers within the deadline."""
-        self._within_limits(self.archive.check)
+        self.run(self.archive.check)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -125,7 +123,11 @@ class Reader:
         self.catalog.close()
         self.archive.close()
 
-    def _within_limits(self, work: Callable[[], T]) -> T:
+    def run(self, work: Callable[[], T]) -> T:
+        """Return what ``work`` returns, done as one of the concurrent reads, within its deadline.
+
+        Raises Saturated, DeadlineExceeded, and whatever the work raises.
+        """
         if not self._slots.acquire(timeout=self._limits.queue_seconds):
             raise Saturated("as many requests as this service reads at a time are being read")
         future: Future[T] = self._pool.submit(work)
@@ -329,13 +331,6 @@ class Reader:
         return _Opened(self.archive, file_id)
 
     # --- for those who read many alerts at once ---
-
-    def run(self, work: Callable[[], T]) -> T:
-        """Return what ``work`` returns, done as one of the concurrent reads, within its deadline.
-
-        Raises Saturated, DeadlineExceeded, and whatever the work raises.
-        """
-        return self._within_limits(work)
 
     def index_of(self, file: OpenFile) -> FileIndex:
         return self._indexes.get(file)

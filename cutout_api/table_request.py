@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +13,11 @@ from .columns import TABLES, View
 from .errors import ConflictingParameters, InvalidParameter, MissingParameter
 from .request import (
     ALL,
-    DECIMAL,
     INT64_SCHEMA,
     KEY_SCHEMAS,
     Parameter,
     choice_parameter,
+    parse_number,
     parse_values,
 )
 from .surveys import KINDS, SURVEYS, Key, KeyValue, Survey
@@ -81,21 +80,6 @@ def parse_columns(value: Any) -> tuple[str, ...] | None:
     return None if EVERY in names else names
 
 
-def parse_mjd(value: Any) -> float:
-    """Return a Modified Julian Date."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError("must be a number")
-    if isinstance(value, str) and not DECIMAL.fullmatch(value.strip()):
-        raise ValueError("must be a number")
-    try:
-        number = float(value)
-    except OverflowError:
-        raise ValueError("must be a number") from None
-    if not math.isfinite(number):
-        raise ValueError("must be a finite number")
-    return number
-
-
 def _id_parameter(survey: Survey, *, required: bool) -> Parameter:
     key = survey.object_key
     one = KEY_SCHEMAS.get(key.name, INT64_SCHEMA)
@@ -142,7 +126,7 @@ _HISTORY = Parameter(
 _TIME = Parameter(
     "midpointMjdTai",
     "Only the source observed at this time, to the second.",
-    parse_mjd,
+    parse_number,
     example=60924.3322219485,
     schema={"anyOf": [{"type": "number"}, {"type": "string", "pattern": "^[0-9.eE+-]+$"}]},
 )

@@ -407,6 +407,8 @@ class Batch:
     def _finish(self, read: _Read) -> Result:
         """Unpack what was read. What cannot be used is read again, as a single request is."""
         request = read.request
+        # An error of another id of its window may keep the read alive, by its traceback.
+        cells, read.cells = read.cells, {}
         try:
             if read.has_copies:
                 return Result(read.number, request, self._reader.read(request), None)
@@ -414,9 +416,7 @@ class Batch:
                 return Result(read.number, request, None, read.error)
             try:
                 with metrics.stage("decode"):
-                    stamps = tuple(
-                        self._reader.unpack(kind, read.cells[kind]) for kind in self._kinds
-                    )
+                    stamps = tuple(self._reader.unpack(kind, cells[kind]) for kind in self._kinds)
             except StoredDataError:
                 return Result(read.number, request, self._reader.read(request), None)
         except CutoutError as error:

@@ -602,7 +602,7 @@ def test_a_file_replaced_between_two_windows_is_read_as_it_is_then(
 # --- how much it holds at a time
 
 
-@pytest.fixture()
+@pytest.fixture
 def no_collector() -> Iterator[None]:
     """What reference counts do not free stays."""
     gc.collect()

@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -72,8 +72,7 @@ Cell = bytes | FileUnreadable | None
 """The stored bytes of a stamp, None where it is null, or why they cannot be read."""
 
 
-@dataclass(frozen=True, order=True)
-class Epoch:
+class Epoch(NamedTuple):
     """What orders the alerts of an object: the time in days, then the alert id."""
 
     time: float
@@ -81,8 +80,7 @@ class Epoch:
     """``NO_ID`` where the file has none."""
 
 
-@dataclass(frozen=True)
-class Location:
+class Location(NamedTuple):
     """Where an alert is: a row of the whole file."""
 
     file: FileId

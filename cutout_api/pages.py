@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from struct import Struct as Packed
 from struct import error as PackedTooShort  # noqa: N812
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -903,8 +904,7 @@ def read_mapped_cell(file: OpenFile, codec: str, cells: CellMap, row: int) -> by
     return bytes(content[start : start + length])
 
 
-@dataclass(frozen=True)
-class _Span:
+class _Span(NamedTuple):
     """Bytes of the file that inflate on their own."""
 
     offset: int

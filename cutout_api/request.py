@@ -311,7 +311,12 @@ LEAST_A, MOST_A = 1e-6, 1000.0
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _RENDERING = tuple(Rendering.__dataclass_fields__)
-_PLAIN = Rendering()
+_FRAME = ("size", "zoom", "resample", "orient", "labels")
+_VIEW = tuple(View.__dataclass_fields__)
+# Most requests name none of these, and a frozen dataclass costs more to make than to keep.
+_DRAWING = frozenset((*_RENDERING, *_FRAME, "preset"))
+_CHOOSING = frozenset((*CHOOSING, "epochs"))
+_PLAIN_DRAWING = (Rendering(), Frame())
 _STRETCHES = tuple(STRETCHES)
 _KINDS = (*KINDS, ALL)
 _FORMATS = tuple(FORMATS)
@@ -550,6 +555,7 @@ _TABLE = (
 )
 
 PARAMETERS: Mapping[str, Parameter] = {parameter.name: parameter for parameter in _TABLE}
+_PLACES = {name: place for place, name in enumerate(PARAMETERS)}
 
 
 def describe_parameters(
@@ -675,7 +681,7 @@ def parse_request(payload: Mapping[str, Any]) -> CutoutRequest:
         raise InvalidParameter(
             "epochs", f"epochs: a {format_name} holds one alert; {' and '.join(able)} hold many"
         )
-    drawing = _parse_drawing(values, format_name)
+    rendering, frame = _parse_drawing(values, format_name)
     return CutoutRequest(
         survey=survey,
         keys=keys,
@@ -684,11 +690,11 @@ def parse_request(payload: Mapping[str, Any]) -> CutoutRequest:
         kinds=KINDS if kind == ALL else (kind,),
         format=format_name,
         dialect=dialect,
-        rendering=_parse_rendering(drawing),
+        rendering=rendering,
         view=_parse_view(values, survey, format_name),
-        frame=_parse_frame(drawing),
+        frame=frame,
         explain=values.get("explain", False),
-        given={name: values[name] for name in PARAMETERS if name in values},
+        given={name: values[name] for name in sorted(values, key=_PLACES.__getitem__)},
     )
 
 
@@ -749,6 +755,8 @@ def _parse_choice(
     survey: Survey, keys: Mapping[str, KeyValue], values: Mapping[str, Any]
 ) -> Choice:
     """Return which alerts of an object are asked for; the defaults say nothing."""
+    if _CHOOSING.isdisjoint(values):
+        return PLAIN
     band, date = values.get("band"), values.get("date")
     which, every = values.get("which", LATEST), values.get("epochs") == EVERY
     bounded = isinstance(date, Interval)
@@ -812,7 +820,14 @@ _PICTURE_ONLY = (
 )
 
 
-def _parse_drawing(values: Mapping[str, Any], format_name: str) -> Mapping[str, Any]:
+def _parse_drawing(values: Mapping[str, Any], format_name: str) -> tuple[Rendering, Frame]:
+    if _DRAWING.isdisjoint(values):
+        return _PLAIN_DRAWING
+    drawing = _complete_drawing(values, format_name)
+    return _parse_rendering(drawing), _parse_frame(drawing)
+
+
+def _complete_drawing(values: Mapping[str, Any], format_name: str) -> Mapping[str, Any]:
     """Return the values with those of the preset, and what is implied; refuse what excludes."""
     for name in _PICTURE_ONLY:
         if name in values and not FORMATS[format_name].is_picture:
@@ -847,10 +862,7 @@ def _refuse(values: Mapping[str, Any], names: Iterable[str], excluded: bool, by:
 
 
 def _parse_rendering(values: Mapping[str, Any]) -> Rendering:
-    given = {name: values[name] for name in _RENDERING if name in values}
-    if not given:
-        return _PLAIN
-    rendering = Rendering(**given)
+    rendering = Rendering(**{name: values[name] for name in _RENDERING if name in values})
     low = DEFAULT_PMIN if rendering.pmin is None else rendering.pmin
     high = DEFAULT_PMAX if rendering.pmax is None else rendering.pmax
     if low >= high:
@@ -870,12 +882,12 @@ def _parse_rendering(values: Mapping[str, Any]) -> Rendering:
 def _parse_frame(values: Mapping[str, Any]) -> Frame:
     if "size" in values and "zoom" in values:
         raise ConflictingParameters("zoom", "size and zoom say the same; give one of them")
-    names = ("size", "zoom", "resample", "orient", "labels")
-    return Frame(**{name: values[name] for name in names if name in values})
+    return Frame(**{name: values[name] for name in _FRAME if name in values})
 
 
 def _parse_view(values: Mapping[str, Any], survey: Survey, format_name: str) -> View:
-    view = View(**{name: values[name] for name in ("plane", "diffsign", "wcs") if name in values})
+    given = {name: values[name] for name in _VIEW if name in values}
+    view = View(**given) if given else AS_STORED
     if not has_plane(survey, view.plane):
         raise ConflictingParameters(
             "plane", f"{survey.name.upper()} stamps have no {view.plane}: they hold the image only"

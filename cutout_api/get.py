@@ -12,8 +12,10 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,6 +37,8 @@ SUFFIX_OF_ARRAYS = ".json"
 MOST_FAILURES = 3
 """In a row, until the archive or the service is taken to be gone."""
 SAY_SECONDS = 5.0
+AT_ONCE = 8
+"""Alerts that are asked for at the same time, so that the way to a service is not waited for."""
 _KEYS: Mapping[str, Key] = {key.name: key for survey in SURVEYS for key in survey.keys}
 _OWN = (*_KEYS, "kind", FORMAT, "return_type", "explain")
 
@@ -49,7 +53,10 @@ class Failed(Exception):
 
 
 class Source(Protocol):
-    """Where stamps come from."""
+    """Where stamps come from; threads may share it."""
+
+    at_once: int
+    """Alerts that may be asked for at the same time."""
 
     def fetch(self, asked: CutoutRequest, payload: Mapping[str, str]) -> tuple[bytes, int | None]:
         """Return the answer and the id of the alert that it holds. Raises Failed."""
@@ -63,6 +70,7 @@ class ArchiveSource:
     def __init__(self) -> None:
         settings = load_settings()
         self._most_pixels = settings.limits.image_pixels
+        self.at_once = min(AT_ONCE, settings.limits.concurrent_reads)
         self._reader = Reader(settings)
 
     def fetch(self, asked: CutoutRequest, payload: Mapping[str, str]) -> tuple[bytes, int | None]:
@@ -80,6 +88,8 @@ class ArchiveSource:
 
 class ServiceSource:
     """A running service."""
+
+    at_once = AT_ONCE
 
     def __init__(self, address: str) -> None:
         self._client = Client(address, cache=None)
@@ -162,7 +172,10 @@ def run(options: argparse.Namespace) -> int:
         return getting.get_all(ids)
     except KeyboardInterrupt:
         print("cutout_api: interrupted; the files that are there are whole", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # What is under way would be waited for, as long as a service that hangs is given.
+        os._exit(EXIT_INTERRUPTED)
     finally:
         signal.signal(signal.SIGTERM, previous)
         source.close()
@@ -203,10 +216,10 @@ class _Getting:
             except OSError as error:
                 return _usage(f"{self.output} cannot be a folder: {error.strerror}")
         written = in_vain = 0
-        with _progress(len(ids)) as advance:
-            for done, id_ in enumerate(ids, 1):
+        with _progress(len(ids)) as advance, closing(self._fetch_ahead(ids)) as fetched:
+            for done, (id_, answer) in enumerate(fetched, 1):
                 try:
-                    self.get(id_)
+                    self._write(*answer.result())
                     written, in_vain = written + 1, 0
                 except Failed as error:
                     print(f"{id_}: {error}", file=sys.stderr)
@@ -222,10 +235,24 @@ class _Getting:
             print(f"{len(ids)} asked for, {written} written to {self.output}")
         return EXIT_FAILED if written < len(ids) else 0
 
-    def get(self, id_: str) -> None:
+    def _fetch_ahead(
+        self, ids: Iterable[str]
+    ) -> Generator[tuple[str, Future[tuple[bytes, str]]], None, None]:
+        """Yield each id in its turn with its answer, those after it being under way."""
+        pool = ThreadPoolExecutor(self.source.at_once)
+        begun: deque[tuple[str, Future[tuple[bytes, str]]]] = deque()
+        try:
+            for id_ in ids:
+                begun.append((id_, pool.submit(self._fetch_one, id_)))
+                if len(begun) > self.source.at_once:
+                    yield begun.popleft()
+            while begun:
+                yield begun.popleft()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _write(self, content: bytes, name: str) -> None:
         """Write one alert's file. Raises Failed, OSError."""
-        payloads = [{name: text, **self.asked} for name, text in keys_of(id_)]
-        content, name = self._fetch_one(id_, payloads)
         if self.output == STDOUT:
             sys.stdout.buffer.write(content)
             sys.stdout.buffer.flush()
@@ -241,12 +268,13 @@ class _Getting:
         if path.exists() and not self.overwrite:
             raise Failed(f"{path} is there; --overwrite replaces it", "exists")
 
-    def _fetch_one(self, id_: str, payloads: list[dict[str, str]]) -> tuple[bytes, str]:
-        """Return the answer to the one of the payloads that there is, and its file's name.
+    def _fetch_one(self, id_: str) -> tuple[bytes, str]:
+        """Return the answer for an id, and its file's name. Raises Failed.
 
         A bare number is an alert's of one survey or of the other, and only asking tells; an option
         that one survey does not have tells too.
         """
+        payloads = [{name: text, **self.asked} for name, text in keys_of(id_)]
         found: list[tuple[bytes, str]] = []
         absent: list[Failed] = []
         refused: list[Failed] = []
@@ -333,7 +361,7 @@ def write_whole(path: Path, content: bytes, *, overwrite: bool) -> None:
 
 
 def _umask() -> int:
-    # It can only be read by setting it; nothing else runs here that makes files.
+    # It can only be read by setting it; no other thread here makes files.
     mask = os.umask(0)
     os.umask(mask)
     return mask

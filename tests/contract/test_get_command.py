@@ -9,10 +9,15 @@ import pty
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -254,6 +259,49 @@ def test_what_does_not_go_together_is_told_of_each_id(
     assert [file.name for file in tmp_path.iterdir()] == [f"{SOURCE}_All.fits"]
 
 
+@pytest.fixture
+def waits_for_eight(service: Service) -> Iterator[str]:
+    """The address of a proxy of the service that answers eight requests at a time, and no fewer."""
+    all_there = threading.Barrier(8)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            with suppress(threading.BrokenBarrierError):
+                all_there.wait(20)
+            answer = requests.get(service.address + self.path, timeout=20)
+            self.send_response(508 if all_there.broken else answer.status_code)
+            for name in ("Content-Type", "X-Cutout-Id"):
+                if name in answer.headers:
+                    self.send_header(name, answer.headers[name])
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as proxy:
+        thread = threading.Thread(target=proxy.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{proxy.server_port}"
+        proxy.shutdown()
+        thread.join()
+
+
+def test_eight_are_asked_for_at_a_time_and_told_of_in_their_order(
+    environment: dict[str, str], waits_for_eight: str, tmp_path: Path
+) -> None:
+    known = [f"candid={CANDID + n}" for n in range(len(ZTF_ODD)) if CANDID + n != BOTH]
+    unknown = [f"candid={10**15 + n}" for n in range(16 - len(known) % 8)]
+    ids = [id_ for pair in zip_longest(known, unknown) for id_ in pair if id_]
+    assert len(ids) % 8 == 0
+    ended = get(environment, *ids, "--url", waits_for_eight, "--kind", "Science", "-o", tmp_path)
+    told = [line.split(":")[0] for line in ended.stderr.decode().splitlines()]
+    assert told == unknown
+    assert ended.stdout.decode() == f"24 asked for, 12 written to {tmp_path}\n"
+    assert len(list(tmp_path.iterdir())) == len(known) == 12
+
+
 def test_a_service_that_is_gone_is_given_up(environment: dict[str, str], tmp_path: Path) -> None:
     ids = [f"candid={CANDID + number}" for number in range(9)]
     # One that refuses connections is tried a few times for each of three alerts.
@@ -338,6 +386,26 @@ def test_interrupted_it_leaves_whole_files_only(
     if number != signal.SIGKILL:
         assert said == "cutout_api: interrupted; the files that are there are whole\n"
         assert not list(tmp_path.glob(".*"))
+
+
+def test_interrupted_it_does_not_wait_for_a_service_that_hangs(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hangs:
+        address = f"http://127.0.0.1:{hangs.getsockname()[1]}"
+        process = subprocess.Popen(
+            [*COMMAND, "candid=1", "candid=2", "--url", address, "-o", str(tmp_path)],
+            cwd=ROOT,
+            env=os.environ | environment,
+            stderr=subprocess.PIPE,
+        )
+        hangs.settimeout(30)
+        asked, _ = hangs.accept()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)  # a service is given 60 s
+        asked.close()
+    assert process.returncode == 130
+    assert said.decode() == "cutout_api: interrupted; the files that are there are whole\n"
 
 
 @pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the folder of real alerts is not here")

@@ -548,7 +548,16 @@ def test_every_epoch_is_a_point_brighter_ones_higher(
     page.wait(lambda: page.find_all("#curve .error-bar"), "no errors")
     assert bool(page.find_all("#curve .limit")) == (survey == "ztf")
     bands = {found["band"] for found in epochs}
-    assert {mark.text.strip() for mark in page.find_all("#legend span")} == bands
+    assert {mark.text.strip() for mark in page.find_all("#legend .of-band")} == bands
+    explained = "upper limit" in page.text("#legend")
+    assert explained == bool(page.find_all("#curve .limit"))
+    explained = "without stamps here" in page.text("#legend")
+    assert explained == bool(page.find_all("#curve .other .marker"))
+    # What stands beside the axis does not stand on its numbers.
+    name = page.find("#curve .axes .name").rect
+    assert all(
+        name["x"] + name["width"] <= value.rect["x"] for value in page.find_all("#curve .value")
+    )
 
 
 @pytest.mark.parametrize("survey", SURVEYS)
@@ -613,7 +622,7 @@ def test_one_band_alone_may_be_looked_at(page: Browser, explored: Explored) -> N
         assert {point.get_attribute("data-alert") for point in points} == set(kept)
         assert shown_alert(page) in kept
         sheet = page.find("#downloads").find_element(By.PARTIAL_LINK_TEXT, "Contact sheet")
-        assert sheet.text == f"Contact sheet of {len(kept)} epochs"
+        assert sheet.text == f"Contact sheet of {len(kept)} epoch{'s' * (len(kept) > 1)}"
         assert f"band={band}" in str(sheet.get_attribute("href"))
         page.run("document.activeElement.blur()")  # in a list, Home is the list's
         press(page, Keys.HOME)

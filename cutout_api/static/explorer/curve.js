@@ -3,6 +3,9 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const SPACE = { left: 58, right: 12, top: 12, bottom: 40 };
+// Of a value's label: what stands beside it, and a digit.
+const BESIDE = 34;
+const DIGIT = 6.5;
 const SIZE = 4.5;
 
 const polygon = (...points) => `M${points.map(([x, y]) => `${x * SIZE} ${y * SIZE}`).join("L")}Z`;
@@ -48,12 +51,20 @@ function rangeOf(values, least) {
   return [low - edge, high + edge];
 }
 
-/** The marker of a band, as it stands in the legend. */
-export function drawMarker(band) {
-  const svg = make("svg", { viewBox: "-8 -8 16 16", width: 14, height: 14, "aria-hidden": "true", class: `band-${band}` });
-  svg.append(make("path", { d: MARKERS[BAND_MARKERS[band]] ?? MARKERS.circle, class: "marker" }));
+function drawSign(classes, attributes) {
+  const svg = make("svg", { viewBox: "-8 -8 16 16", width: 14, height: 14, "aria-hidden": "true", class: classes });
+  svg.append(make("path", attributes));
   return svg;
 }
+
+/** The marker of a band, as it stands in the legend. */
+export const drawMarker = (band) =>
+  drawSign(`band-${band}`, { d: MARKERS[BAND_MARKERS[band]] ?? MARKERS.circle, class: "marker" });
+
+/** What a point that is no alert of the archive looks like. */
+export const drawOther = () => drawSign("other", { d: MARKERS.circle, class: "marker" });
+export const drawLimit = () => drawSign("", { d: LIMIT, class: "limit" });
+export const isLimit = ({ value, limit }) => !Number.isFinite(value) && Number.isFinite(limit);
 
 /**
  * Draws into `svg`. A point is {alert, mjd, band, value, error, limit}; one without an alert's id
@@ -70,7 +81,10 @@ export function drawCurve(svg, { points, current, survey, pick }) {
   const spread = survey.lessIsBrighter ? 0.05 : 1;
   const [t0, t1] = rangeOf(timed.map((point) => point.mjd), 0.5);
   const [v0, v1] = rangeOf(ends, spread);
-  const x = (mjd) => SPACE.left + ((mjd - t0) / (t1 - t0)) * (width - SPACE.left - SPACE.right);
+  const values = chooseTicks(v0, v1, Math.max(3, Math.floor(height / 60)));
+  const labels = ends.length ? values.ticks.map((tick) => tick.toFixed(values.decimals)) : [];
+  const start = Math.max(SPACE.left, BESIDE + DIGIT * Math.max(0, ...labels.map((label) => label.length)));
+  const x = (mjd) => start + ((mjd - t0) / (t1 - t0)) * (width - start - SPACE.right);
   const inner = height - SPACE.top - SPACE.bottom;
   const up = (value) => (survey.lessIsBrighter ? (v1 - value) / (v1 - v0) : (value - v0) / (v1 - v0));
   const y = (value) => SPACE.top + inner * (1 - up(value));
@@ -79,17 +93,16 @@ export function drawCurve(svg, { points, current, survey, pick }) {
   const marks = make("g", { class: "points" });
   // The current one last, so that it lies on top.
   for (const point of [...timed].sort((a, b) => (a.alert === current) - (b.alert === current))) {
-    const isLimit = !Number.isFinite(point.value) && Number.isFinite(point.limit);
-    const level = Number.isFinite(point.value) ? y(point.value) : isLimit ? y(point.limit) : floor;
-    marks.append(drawPoint(point, { left: x(point.mjd), level, isLimit, y, current, survey, pick }));
+    const level = Number.isFinite(point.value) ? y(point.value) : isLimit(point) ? y(point.limit) : floor;
+    marks.append(drawPoint(point, { left: x(point.mjd), level, y, current, survey, pick }));
   }
   svg.replaceChildren(
-    drawAxes({ t0, t1, v0, v1, x, y, width, height, floor, survey, empty: ends.length === 0 }),
+    drawAxes({ t0, t1, labels, values: values.ticks, start, x, y, width, height, floor, survey }),
     marks,
   );
 }
 
-function drawPoint(point, { left, level, isLimit, y, current, survey, pick }) {
+function drawPoint(point, { left, level, y, current, survey, pick }) {
   const group = make("g", { class: `point band-${point.band}` });
   if (Number.isFinite(point.value) && point.error > 0) {
     const [low, high] = [y(point.value - point.error), y(point.value + point.error)];
@@ -100,8 +113,10 @@ function drawPoint(point, { left, level, isLimit, y, current, survey, pick }) {
     group.classList.add("current");
     group.append(make("circle", { ...place, r: 10, class: "ring" }));
   }
-  const shape = isLimit ? LIMIT : MARKERS[BAND_MARKERS[point.band]] ?? MARKERS.circle;
-  group.append(make("path", { ...place, d: shape, class: isLimit ? "limit" : "marker" }));
+  const sign = isLimit(point)
+    ? { d: LIMIT, class: "limit" }
+    : { d: MARKERS[BAND_MARKERS[point.band]] ?? MARKERS.circle, class: "marker" };
+  group.append(make("path", { ...place, ...sign }));
   group.append(make("title", {}, describePoint(point, survey)));
   if (point.alert === null) {
     group.classList.add("other");
@@ -126,7 +141,7 @@ export function describePoint({ band, value, error, limit, date, mjd }, survey) 
   return words.join(", ");
 }
 
-function drawAxes({ t0, t1, v0, v1, x, y, width, height, floor, survey, empty }) {
+function drawAxes({ t0, t1, labels, values, start, x, y, width, height, floor, survey }) {
   const axes = make("g", { class: "axes" });
   const times = chooseTicks(t0, t1, Math.max(3, Math.floor(width / 75)));
   for (const tick of times.ticks) {
@@ -135,20 +150,20 @@ function drawAxes({ t0, t1, v0, v1, x, y, width, height, floor, survey, empty })
       make("text", { x: x(tick), y: floor + 15, "text-anchor": "middle" }, tick.toFixed(times.decimals)),
     );
   }
-  const values = empty ? { ticks: [] } : chooseTicks(v0, v1, Math.max(3, Math.floor(height / 60)));
-  for (const tick of values.ticks) {
+  for (const [place, label] of labels.entries()) {
+    const level = y(values[place]);
     axes.append(
-      make("line", { x1: SPACE.left, x2: width - SPACE.right, y1: y(tick), y2: y(tick), class: "grid" }),
-      make("text", { x: SPACE.left - 6, y: y(tick) + 4, "text-anchor": "end" }, tick.toFixed(values.decimals)),
+      make("line", { x1: start, x2: width - SPACE.right, y1: level, y2: level, class: "grid" }),
+      make("text", { x: start - 6, y: level + 4, "text-anchor": "end", class: "value" }, label),
     );
   }
   const middle = SPACE.top + (floor - SPACE.top) / 2;
   axes.append(
-    make("path", { d: `M${SPACE.left} ${SPACE.top}V${floor}H${width - SPACE.right}`, class: "frame-line" }),
-    make("text", { x: (SPACE.left + width - SPACE.right) / 2, y: height - 6, "text-anchor": "middle" }, `MJD (${survey.timeScale})`),
+    make("path", { d: `M${start} ${SPACE.top}V${floor}H${width - SPACE.right}`, class: "frame-line" }),
+    make("text", { x: (start + width - SPACE.right) / 2, y: height - 6, "text-anchor": "middle" }, `MJD (${survey.timeScale})`),
     make(
       "text",
-      { transform: `translate(13 ${middle}) rotate(-90)`, "text-anchor": "middle" },
+      { transform: `translate(13 ${middle}) rotate(-90)`, "text-anchor": "middle", class: "name" },
       survey.lessIsBrighter ? "magnitude" : `flux (${survey.unit})`,
     ),
   );

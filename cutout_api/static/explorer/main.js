@@ -2,7 +2,7 @@
 // What is looked at stands in the address of the page, so that it can be sent on and gone back to.
 
 import { Problem, ask, copyText, writeAddress, writeCurl, writePython } from "./api.js";
-import { describePoint, drawCurve, drawMarker } from "./curve.js";
+import { describePoint, drawCurve, drawLimit, drawMarker, drawOther, isLimit } from "./curve.js";
 import { ASINH_A, makeImage } from "./drawing.js";
 import { KINDS, Stamps, short } from "./stamps.js";
 
@@ -238,7 +238,18 @@ function fillBands(bands) {
   if (!bands.includes(view.band)) view.band = "";
   place.value = view.band;
   place.disabled = bands.length < 2;
-  find("#legend").replaceChildren(...bands.map((band) => make("span", {}, drawMarker(band), ` ${band}`)));
+}
+
+function fillLegend(others) {
+  const bands = Array.from(find("#band").options, (option) => option.value).filter(Boolean);
+  const signs = [
+    others.some((point) => !isLimit(point)) && make("span", {}, drawOther(), " measured, without stamps here"),
+    others.some(isLimit) && make("span", {}, drawLimit(), " upper limit"),
+  ];
+  find("#legend").replaceChildren(
+    ...bands.map((band) => make("span", { className: "of-band" }, drawMarker(band), ` ${band}`)),
+    ...signs.filter(Boolean),
+  );
 }
 
 function redrawCurve() {
@@ -247,7 +258,9 @@ function redrawCurve() {
   const others = view.rows
     .filter((row) => !known.has(row.alert) && row.tag !== "badquality")
     .map((row) => ({ ...row, alert: null }));
-  const points = [...others.filter((row) => !view.band || row.band === view.band), ...visibleEpochs()];
+  const otherPoints = others.filter((row) => !view.band || row.band === view.band);
+  const points = [...otherPoints, ...visibleEpochs()];
+  fillLegend(otherPoints);
   find("#curve").setAttribute("aria-label", `Light curve: ${visibleEpochs().length} epochs, ${others.length} other measurements and limits`);
   drawCurve(find("#curve"), { points, current: view.epoch, survey: view.survey, pick: (alert) => goTo(alert, "pick") });
 }
@@ -544,7 +557,7 @@ function fillDownloads(picture) {
     [`FITS with WCS, ${kind}`, cutouts({ ...one, kind, "output-format": "FITS", wcs: "fix" }), `${shown}_${kind}_wcs.fits`],
     ["PNG with labels", cutouts({ ...picture, labels: "all" }), `${shown}_labels.png`],
     ...(object === null ? [] : [
-      [`Contact sheet of ${count} epochs`, cutouts({ ...every, ...shared, "output-format": "PNG" }), `${object}_${kind}.png`],
+      [`Contact sheet of ${count} epoch${count === 1 ? "" : "s"}`, cutouts({ ...every, ...shared, "output-format": "PNG" }), `${object}_${kind}.png`],
       ["Animated GIF", cutouts({ ...every, ...shared, "output-format": "GIF" }), `${object}_${kind}.gif`],
       ["Animated WebP", cutouts({ ...every, ...shared, "output-format": "WebP" }), `${object}_${kind}.webp`],
     ]),

@@ -202,20 +202,10 @@ class Catalog:
         is known has none.
         """
         alerts = ALERTS[survey.name]
-        newest = (
-            sa.select(FILES.c.number)
-            .where(
-                FILES.c.archive == self._archive,
-                FILES.c.survey == survey.name,
-                FILES.c.state == OK,
-                FILES.c.rows > 0,
-            )
-            .order_by(FILES.c.modified.desc(), FILES.c.path.desc())
-            .limit(EXAMPLES_FILES)
-        )
+        newest = self._newest_files(survey, EXAMPLES_FILES)
 
         def read(connection: Connection) -> list[KeyValue]:
-            starts = [number << ROW_BITS for number in connection.scalars(newest)]
+            starts = [file.number << ROW_BITS for file in connection.execute(newest)]
             if not starts:
                 return []
             near = [alerts.c.place.between(start, start + EXAMPLES_FROM - 1) for start in starts]
@@ -298,7 +288,17 @@ class Catalog:
 
     def latest_file(self, survey: Survey) -> FileId | None:
         """Return the file written last that holds alerts of a survey, None where there is none."""
-        query = (
+        query = self._newest_files(survey, 1)
+
+        def read(connection: Connection) -> FileId | None:
+            row = connection.execute(query).first()
+            return None if row is None else _record(row).id
+
+        return self._read(read, None)
+
+    def _newest_files(self, survey: Survey, most: int) -> sa.Select[Any]:
+        """Select the files that hold alerts of a survey, the one written last first."""
+        return (
             sa.select(FILES)
             .where(
                 FILES.c.archive == self._archive,
@@ -307,14 +307,8 @@ class Catalog:
                 FILES.c.rows > 0,
             )
             .order_by(FILES.c.modified.desc(), FILES.c.path.desc())
-            .limit(1)
+            .limit(most)
         )
-
-        def read(connection: Connection) -> FileId | None:
-            row = connection.execute(query).first()
-            return None if row is None else _record(row).id
-
-        return self._read(read, None)
 
     # --- writing
 

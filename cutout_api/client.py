@@ -277,7 +277,7 @@ class Client:
             many = [id] if isinstance(id, str | SupportsIndex) else list(id)
             texts = [_id_text(one) for one in many]
             for key in (survey.object_key for survey in SURVEYS):
-                if texts and all(_is(key, text) for text in texts):
+                if texts and all(key.takes(text) for text in texts):
                     given[key.name] = ",".join(texts)
                     break
             else:
@@ -292,7 +292,7 @@ class Client:
         given = _take_keys(options)
         if id is not None:
             text = _id_text(id)
-            named = next((name for name, (_, key) in _KEYS.items() if _is(key, text)), None)
+            named = next((name for name, (_, key) in _KEYS.items() if key.takes(text)), None)
             if named is None:
                 raise ValueError(f"{id!r} is neither a ZTF name nor the number of an alert")
             if not _is_number(text):
@@ -393,14 +393,6 @@ def _id_text(id: Id) -> str:
             f"an id is text or a whole number, not {type(id).__name__}: ids exceed 2^53, and come "
             "out of a float as others"
         ) from None
-
-
-def _is(key: Key, text: str) -> bool:
-    try:
-        key.parse(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _is_number(text: str) -> bool:

@@ -242,35 +242,17 @@ def encode_jpeg_sheet(pictures: Sequence[Picture], recipe: Recipe) -> bytes:
 
 
 def encode_gif_animation(pictures: Sequence[Picture], recipe: Recipe) -> bytes:
-    first, *others = _frames(pictures)
-    return _save(
-        first,
-        "GIF",
-        save_all=True,
-        append_images=others,
-        duration=FRAME_MILLISECONDS,
-        loop=0,
-        optimize=False,
-        comment=orjson.dumps(recipe),
-    )
+    return _save_frames(pictures, "GIF", optimize=False, comment=orjson.dumps(recipe))
 
 
 def encode_webp_animation(pictures: Sequence[Picture], recipe: Recipe) -> bytes:
-    first, *others = _frames(pictures)
-    return _save(
-        first,
-        "WEBP",
-        save_all=True,
-        append_images=others,
-        duration=FRAME_MILLISECONDS,
-        loop=0,
-        lossless=True,
-        exif=exif(recipe),
-    )
+    return _save_frames(pictures, "WEBP", lossless=True, exif=exif(recipe))
 
 
-def _frames(pictures: Sequence[Picture]) -> list[Image.Image]:
-    return [Image.fromarray(picture) for picture in pictures]
+def _save_frames(pictures: Sequence[Picture], format_name: str, **options: Any) -> bytes:
+    first, *others = [Image.fromarray(picture) for picture in pictures]
+    shown = {"append_images": others, "duration": FRAME_MILLISECONDS, "loop": 0}
+    return _save(first, format_name, save_all=True, **shown, **options)
 
 
 def _save(image: Image.Image, name: str, **options: Any) -> bytes:

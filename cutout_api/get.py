@@ -318,19 +318,11 @@ def keys_of(id_: str) -> list[tuple[str, str]]:
         return [(name, text)]
     objects = [survey.object_key for survey in SURVEYS]
     alerts = [survey.alert_key for survey in SURVEYS]
-    if _is(objects[0], text):
+    if objects[0].takes(text):
         return [(objects[0].name, text)]
-    if all(_is(key, text) for key in alerts):
+    if all(key.takes(text) for key in alerts):
         return [(key.name, text) for key in alerts]
     raise Failed("neither a ZTF name, nor an alert's number, nor NAME=NUMBER", "invalid_parameter")
-
-
-def _is(key: Key, text: str) -> bool:
-    try:
-        key.parse(text)
-    except ValueError:
-        return False
-    return True
 
 
 def write_whole(path: Path, content: bytes, *, overwrite: bool) -> None:

@@ -84,6 +84,14 @@ class Key:
     """The value as an int64, for the catalog; raises ValueError for what is not one."""
     unpack: Callable[[int], KeyValue] = int
 
+    def takes(self, text: str) -> bool:
+        """Whether a text may be one of its values."""
+        try:
+            self.parse(text)
+        except ValueError:
+            return False
+        return True
+
 
 @dataclass(frozen=True)
 class Survey:

@@ -564,6 +564,9 @@ def _body() -> bytes:
 class _Pairs(list[tuple[str, Any]]):
     """An object as it was sent: a name that stands twice is still there twice."""
 
+    def __repr__(self) -> str:  # for whoever is told that it stands in the wrong place
+        return repr(dict(self))
+
 
 def _json_pairs(body: bytes) -> Iterable[tuple[str, Any]]:
     if not body.strip():

@@ -228,8 +228,10 @@ def test_what_is_wrong_with_an_id_is_told_where_it_stands(
         assert len(line["id"]) <= 64
     # JSON has more that is no id.
     odd: list[Any] = [1.5, 2.656254792815010e18, None, True, [good], {"candid": good}, "", good]
-    codes = [line.get("error", {}).get("code") for line in lines(ask(client, candid=odd))]
+    found = lines(ask(client, candid=odd))
+    codes = [line.get("error", {}).get("code") for line in found]
     assert codes == ["invalid_parameter"] * 7 + [None]
+    assert found[5]["id"] == str({"candid": good})
 
 
 def test_errors_are_files_too_and_no_name_leads_out_of_the_package(client: FlaskClient) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,13 @@ def imports(module: str) -> set[str]:
 def test_every_module_has_its_place() -> None:
     modules = {file.stem for file in PACKAGE.glob("*.py") if not file.stem.startswith("__")}
     assert modules == {name for layer in LAYERS for name in layer}
+
+
+def test_every_module_is_described() -> None:
+    document = PACKAGE.parent / "docs" / "architecture.md"
+    rows = [line.split("|")[1] for line in document.read_text().splitlines() if line[:3] == "| `"]
+    described = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert sorted(described) == sorted(name for layer in LAYERS for name in layer)
 
 
 @pytest.mark.parametrize("number", range(len(LAYERS)))

@@ -18,6 +18,8 @@ from cutout_api.storage import FileId
 from .samples import KINDS, write, ztf_fits
 
 LSST_MATRIX = ((-5.03e-05, 2.37e-05), (2.37e-05, 5.03e-05))
+OFF_CENTRE = (22.0, 17.0)
+"""Where (x, y) a star stands that is not in the middle of its stamp."""
 RA, DEC = 250.141, 1.964
 OBJECT = "ZTF24aaaaaaa"
 CANDID = 2_656_254_792_815_010_000
@@ -203,6 +205,7 @@ LSST_ODD = {
     "beyond a pole": {"Science": lsst_stamp(CRVAL2=900.0)},
     "unknown projection": {"Science": lsst_stamp(CTYPE1="RA---XXX", CTYPE2="DEC--XXX")},
     "reference far away": {"Science": lsst_stamp(CRPIX1=1e9)},
+    "off centre": {"Science": lsst_stamp(star((30, 30), at=OFF_CENTRE))},
 }
 
 

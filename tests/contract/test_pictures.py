@@ -23,7 +23,18 @@ from cutout_api.render import Rendering, render
 from cutout_api.settings import Archive, Settings
 from cutout_api.web import create_app
 
-from ..pictures import DEC, LSST_ODD, RA, ZTF_ODD, candid, make_pictures, source, star
+from ..pictures import (
+    DEC,
+    LSST_MATRIX,
+    LSST_ODD,
+    OFF_CENTRE,
+    RA,
+    ZTF_ODD,
+    candid,
+    make_pictures,
+    source,
+    star,
+)
 from ..samples import KINDS, REAL_DATA
 
 ROUTE = "/api/v1/cutouts"
@@ -394,6 +405,15 @@ def test_north_is_up_where_the_fixed_wcs_says(pictures: FlaskClient) -> None:
     as_is = ask(pictures, lsst(explain=1)).json["kinds"][0]["north_angle"]
     assert abs(as_is - -154.77) < 0.1
     assert ask(pictures, ztf(explain=1)).json["kinds"][0]["north_angle"] == 0
+    scale = np.sqrt(abs(np.linalg.det(LSST_MATRIX)))
+    east, north = LSST_MATRIX @ (np.array(OFF_CENTRE) - 14.5) / scale
+    plain = {"orient": "north", "interval": "minmax"}
+    for zoom, more in ((1, {}), (4, {"zoom": 4})):
+        found = pixels(ask(pictures, lsst("off centre", **plain, **more)))
+        star_y, star_x = np.unravel_index(found.argmax(), found.shape)
+        centre_y, centre_x = (np.array(found.shape) - 1) / 2
+        assert abs(star_x - (centre_x - east * zoom)) < 1.5 * zoom
+        assert abs(star_y - (centre_y - north * zoom)) < 1.5 * zoom
 
 
 # --- recipes -----------------------------------------------------------------------------------

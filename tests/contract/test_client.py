@@ -42,6 +42,7 @@ from ..pictures import (
     CANDID,
     DEC,
     LSST_FACTS,
+    LSST_ODD,
     OBJECT,
     RA,
     SOURCE,
@@ -58,6 +59,7 @@ from ..service import Service, running_service
 mpl.use("Agg")
 BOTH = CANDID + 2
 """Given to an alert of each survey."""
+LAST_SOURCE = SOURCE + len(LSST_ODD) - 1
 KINDS = ("Science", "Template", "Difference")
 
 
@@ -116,7 +118,7 @@ def test_each_way_to_name_an_alert_gives_its_stored_bytes(client: Client) -> Non
     assert (
         lsst.fits == client.cutout(diaSourceId=SOURCE).fits == stored_fits(lsst_row(0), "Science")
     )
-    assert client.cutout(diaObjectId=SOURCE + 7).id == SOURCE + 9
+    assert client.cutout(diaObjectId=SOURCE + 7).id == LAST_SOURCE
     assert lsst.date.scale == "tai"
 
 
@@ -307,7 +309,7 @@ def test_tables_have_exact_ids(client: Client) -> None:
         CANDID + number for number in range(len(ZTF_ODD))
     }
     lsst = client.sources(SOURCE + 7)
-    assert int(lsst["r:diaSourceId"][0]) == SOURCE + 9
+    assert int(lsst["r:diaSourceId"][0]) == LAST_SOURCE
     both = client.sources([SOURCE + 7, SOURCE + 8], "r:diaSourceId")
     assert BOTH in set(map(int, both["r:diaSourceId"]))
 

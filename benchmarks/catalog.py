@@ -252,7 +252,8 @@ def describe(
     machine = describe_machine()
     cores, memory = machine["cores"], machine["memory_gb"]
     grown = [
-        f"| {row.alerts:,} | {row.rate:,.0f} | {row.bytes_each:.0f} "
+        f"| {row.alerts:,} | {row.rate:,.0f} | {FILE_ROWS / row.rate * 1e3:.0f} "
+        f"| {row.bytes_each:.0f} "
         f"| {row.by_id[0]:.3f} / {row.by_id[1]:.3f} "
         f"| {row.by_object[0]:.2f} / {row.by_object[1]:.2f} | {row.batch:.4f} |"
         for row in rows
@@ -263,8 +264,8 @@ def describe(
 Measured with {database} on {cores} cores of {machine["cpu"]}, {memory} GB; simulated alerts, some
 {EPOCHS} of an object in the largest catalog; times in ms:
 
-| alerts | written a second | bytes an alert | by id p50 / p99 | by object p50 / p99 | one of 1,000 ids |
-|---|---|---|---|---|---|
+| alerts | written a second | a file of {FILE_ROWS:,} | bytes an alert | by id p50 / p99 | by object p50 / p99 | one of 1,000 ids |
+|---|---|---|---|---|---|---|
 {grown_lines}
 
 | file of {megabytes} MB | reading what the catalog keeps | reading it whole |

@@ -22,7 +22,7 @@ def test_it_measures_a_catalog_as_it_grows_and_writes_a_table(
     assert text.startswith(f"before\n{bench.BEGIN}\nMeasured with ")
     assert text.endswith(f"\n{bench.END}\nafter\n")
     assert "old" not in text
-    assert re.search(r"^\| 5,000 \| [\d,]+ \| \d+ \| [\d.]+ / [\d.]+ \|", text, re.M)
+    assert re.search(r"^\| 5,000 \| [\d,]+ \| \d+ \| \d+ \| [\d.]+ / [\d.]+ \|", text, re.M)
     assert re.search(r"^\| lsst \| \d+ \| \d+ \|$", text, re.M)
     assert "With `--watch 0.2` a new file is found" in text
 

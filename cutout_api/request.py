@@ -812,11 +812,7 @@ _PICTURE_ONLY = (
     "vmax",
     "a",
     "invert",
-    "size",
-    "zoom",
-    "resample",
-    "orient",
-    "labels",
+    *_FRAME,
 )
 
 

@@ -561,6 +561,10 @@ def _body() -> bytes:
     return body
 
 
+DEEPEST_LIST = 32
+"""What is wrong in a list is told item by item, and to tell an item takes calls for each level."""
+
+
 class _Pairs(list[tuple[str, Any]]):
     """An object as it was sent: a name that stands twice is still there twice."""
 
@@ -584,6 +588,18 @@ def _json_pairs(body: bytes) -> Iterable[tuple[str, Any]]:
     return content
 
 
+def _is_deeper(content: list[Any], levels: int) -> bool:
+    layer = [content]
+    for _ in range(levels):
+        layer = [
+            inner
+            for outer in layer
+            for inner in ((value for _, value in outer) if isinstance(outer, _Pairs) else outer)
+            if isinstance(inner, list)
+        ]
+    return bool(layer)
+
+
 def _merge(pairs: Iterable[tuple[str, Any]], lists: Container[str]) -> dict[str, Any]:
     payload: dict[str, Any] = {}
     for name, value in pairs:
@@ -595,6 +611,8 @@ def _merge(pairs: Iterable[tuple[str, Any]], lists: Container[str]) -> dict[str,
             raise InvalidParameter(
                 at_fault, f"{at_fault} must be one value, not a list or an object"
             )
+        if is_list and _is_deeper(value, DEEPEST_LIST):
+            raise InvalidParameter(name, f"{name} is nested more than {DEEPEST_LIST} deep")
         # A query string has text where JSON has numbers.
         if name in payload and str(payload[name]) != str(value):
             raise ConflictingParameters(name[:80], f"{name[:80]!r} is given twice, differently")

@@ -234,6 +234,21 @@ def test_what_is_wrong_with_an_id_is_told_where_it_stands(
     assert found[5]["id"] == str({"candid": good})
 
 
+@pytest.mark.parametrize("route", [ROUTE, "/api/v1/cutouts", "/api/v1/objects"])
+@pytest.mark.parametrize("nest", [('{"a":', "}"), ("[", "]"), ('[{"a":', "}]")], ids=str)
+def test_a_body_however_deep_is_refused_in_words(
+    client: FlaskClient, route: str, nest: tuple[str, str]
+) -> None:
+    opening, closing = nest
+    for depth in (40, 330, 480, 600, 960, 5000):
+        nested = opening * depth + "1" + closing * depth
+        for value in (nested, f"[{nested}]"):
+            body = f'{{"objectId": {value}, "kind": "Science"}}'
+            response = client.post(route, data=body, content_type="application/json")
+            assert response.status_code == 400, (depth, response.text[:200])
+            assert response.json["code"] in ("invalid_parameter", "malformed_body")
+
+
 def test_errors_are_files_too_and_no_name_leads_out_of_the_package(client: FlaskClient) -> None:
     ids = ["../../x", "5", "5", "C:\\x", "é" * 70, " "]
     for package in ("zip", "tar"):

@@ -22,7 +22,8 @@ const MARKERS = {
 };
 /** By band, whatever the survey. */
 export const BAND_MARKERS = { u: "pentagon", g: "circle", r: "square", i: "diamond", z: "triangle", y: "cross" };
-const LIMIT = polygon([-0.8, -0.4], [0.8, -0.4], [0, 0.9]);
+const LIMIT = { d: polygon([-0.8, -0.4], [0.8, -0.4], [0, 0.9]), class: "limit" };
+const markerOf = (band) => ({ d: MARKERS[BAND_MARKERS[band]] ?? MARKERS.circle, class: "marker" });
 
 function make(name, attributes = {}, ...children) {
   const element = document.createElementNS(SVG, name);
@@ -58,12 +59,11 @@ function drawSign(classes, attributes) {
 }
 
 /** The marker of a band, as it stands in the legend. */
-export const drawMarker = (band) =>
-  drawSign(`band-${band}`, { d: MARKERS[BAND_MARKERS[band]] ?? MARKERS.circle, class: "marker" });
+export const drawMarker = (band) => drawSign(`band-${band}`, markerOf(band));
 
 /** What a point that is no alert of the archive looks like. */
-export const drawOther = () => drawSign("other", { d: MARKERS.circle, class: "marker" });
-export const drawLimit = () => drawSign("", { d: LIMIT, class: "limit" });
+export const drawOther = () => drawSign("other", markerOf(""));
+export const drawLimit = () => drawSign("", LIMIT);
 export const isLimit = ({ value, limit }) => !Number.isFinite(value) && Number.isFinite(limit);
 
 /**
@@ -113,10 +113,7 @@ function drawPoint(point, { left, level, y, current, survey, pick }) {
     group.classList.add("current");
     group.append(make("circle", { ...place, r: 10, class: "ring" }));
   }
-  const sign = isLimit(point)
-    ? { d: LIMIT, class: "limit" }
-    : { d: MARKERS[BAND_MARKERS[point.band]] ?? MARKERS.circle, class: "marker" };
-  group.append(make("path", { ...place, ...sign }));
+  group.append(make("path", { ...place, ...(isLimit(point) ? LIMIT : markerOf(point.band)) }));
   group.append(make("title", {}, describePoint(point, survey)));
   if (point.alert === null) {
     group.classList.add("other");

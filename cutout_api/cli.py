@@ -10,12 +10,11 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from . import __version__
-from .errors import CutoutError, SettingsError
+from .errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, CutoutError, SettingsError
 from .settings import Settings, load_settings
 from .surveys import SURVEYS
 
 EXAMPLE_KEYS = {survey.name: survey.object_key.name for survey in SURVEYS}
-EXIT_FAILED, EXIT_USAGE = 1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CutoutError as error:
         print(f"cutout_api: {error.detail}", file=sys.stderr)
         return EXIT_FAILED
+    except KeyboardInterrupt:
+        print("cutout_api: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
     return status
 
 

@@ -46,6 +46,9 @@ import difflib
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+"""Of the commands."""
+
 
 class CutoutError(Exception):
     """Base of everything that is answered as ``application/problem+json`` (RFC 9457)."""

@@ -18,11 +18,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from .answer import CUTOUTS, answer_request, file_stem
 from .client import Client
-from .errors import CutoutError
+from .errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, CutoutError
 from .fetch import WORTH_ANOTHER_TRY, ServiceError
 from .formatter import FORMATS
 from .reader import Reader
@@ -30,7 +30,6 @@ from .request import ALL, PARAMETERS, CutoutRequest, Parameter, parse_request
 from .settings import load_settings
 from .surveys import SURVEYS, Key
 
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 STDIN = STDOUT = "-"
 FORMAT = "output-format"
 SUFFIX_OF_ARRAYS = ".json"
@@ -166,23 +165,51 @@ def run(options: argparse.Namespace) -> int:
         source = ServiceSource(options.url) if options.url else ArchiveSource()
     except ValueError as error:
         return _usage(str(error))
-    getting = _Getting(source, asked, options.output, overwrite=options.overwrite)
-    previous = signal.signal(signal.SIGTERM, _interrupt)
-    try:
+    with closing(source), _Interruption() as interruption:
+        getting = _Getting(source, asked, options.output, options.overwrite, interruption)
         return getting.get_all(ids)
-    except KeyboardInterrupt:
-        print("cutout_api: interrupted; the files that are there are whole", file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        # What is under way would be waited for, as long as a service that hangs is given.
-        os._exit(EXIT_INTERRUPTED)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-        source.close()
 
 
-def _interrupt(_number: int, _frame: object) -> None:
-    raise KeyboardInterrupt
+class _Interruption:
+    """Ends the command at once on Ctrl-C and SIGTERM, but not while a file is being written."""
+
+    def __init__(self) -> None:
+        self._put_off = self._wanted = False
+
+    def __enter__(self) -> Self:
+        self._previous = {
+            number: signal.signal(number, self._interrupt)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self
+
+    def __exit__(self, cls: type[BaseException] | None, *_failure: object) -> None:
+        if cls is KeyboardInterrupt:
+            for number in self._previous:
+                signal.signal(number, signal.SIG_IGN)  # asking twice changes nothing
+            print("cutout_api: interrupted; the files that are there are whole", file=sys.stderr)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            # What is under way would be waited for, as long as a service that hangs is given.
+            os._exit(EXIT_INTERRUPTED)
+        for number, previous in self._previous.items():
+            signal.signal(number, previous)
+
+    def _interrupt(self, _number: int, _frame: object) -> None:
+        if not self._put_off:
+            raise KeyboardInterrupt
+        self._wanted = True
+
+    @contextmanager
+    def put_off(self) -> Iterator[None]:
+        """Let what is within come to its end: it may be anywhere when the signal arrives."""
+        self._put_off = True
+        try:
+            yield
+        finally:
+            self._put_off = False
+            if self._wanted:
+                raise KeyboardInterrupt
 
 
 def _usage(sentence: str) -> int:
@@ -208,6 +235,7 @@ class _Getting:
     asked: Mapping[str, str]
     output: str
     overwrite: bool
+    interruption: _Interruption
 
     def get_all(self, ids: list[str]) -> int:
         if self.output != STDOUT:
@@ -259,7 +287,8 @@ class _Getting:
             return
         self._refuse_existing(name)
         try:
-            write_whole(Path(self.output) / name, content, overwrite=self.overwrite)
+            with self.interruption.put_off():
+                write_whole(Path(self.output) / name, content, overwrite=self.overwrite)
         except FileExistsError:
             self._refuse_existing(name)
 

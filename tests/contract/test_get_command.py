@@ -388,6 +388,59 @@ def test_interrupted_it_leaves_whole_files_only(
         assert not list(tmp_path.glob(".*"))
 
 
+SIGNALLED_AT = """
+import os, signal, sys
+from cutout_api import cli, get
+
+at = 0
+code = get.write_whole.__code__
+
+def trace(frame, event, _argument):
+    global left
+    if event != "call" and (left := left - 1) == 0:
+        os.kill(os.getpid(), (signal.SIGINT, signal.SIGTERM)[at % 2])
+    return trace
+
+def enter(frame, event, _argument):  # until the writing is done, what it calls included
+    while frame and frame.f_code is not code:
+        frame = frame.f_back
+    return frame and trace
+
+ended = None
+while ended != 0:
+    at += 1
+    folder = os.path.join(sys.argv[2], str(at))
+    child = os.fork()
+    if child == 0:
+        left = at
+        sys.settrace(enter)
+        os._exit(cli.main(["get", sys.argv[1], "--kind", "Science", "-o", folder]))
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print("ended", ended, flush=True)
+"""
+
+
+def test_interrupted_at_any_line_of_the_writing_it_leaves_no_part_of_a_file(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", SIGNALLED_AT, f"candid={CANDID}", tmp_path],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        timeout=120,
+    )
+    assert ended.returncode == 0, ended.stderr
+    codes = [int(line[6:]) for line in ended.stdout.splitlines() if line.startswith(b"ended ")]
+    assert len(codes) > 20
+    assert codes == [130] * (len(codes) - 1) + [0]
+    assert len(set(ended.stderr.splitlines())) == 1
+    files = [file for folder in tmp_path.iterdir() for file in folder.iterdir()]
+    assert {file.name for file in files} == {f"{CANDID}_Science.fits"}
+    assert len(files) == len(codes)
+    assert len({file.read_bytes() for file in files}) == 1
+
+
 def test_interrupted_it_does_not_wait_for_a_service_that_hangs(
     environment: dict[str, str], tmp_path: Path
 ) -> None:

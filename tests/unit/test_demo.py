@@ -573,3 +573,20 @@ def test_a_killed_run_leaves_no_half_file_and_the_next_completes_it(tmp_path: Pa
     assert made[0].archives == made[1].archives
     for file in made[0].archives[0].files:
         assert (killed / file).read_bytes() == (whole / file).read_bytes()
+
+
+def test_interrupted_it_says_so_in_a_line(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cutout_api", "demo", tmp_path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline()  # of progress: it is at work
+    process.send_signal(signal.SIGINT)
+    out, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == ""
+    assert said.splitlines()[-1] == "cutout_api: interrupted"
+    assert "Traceback" not in said

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import signal
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import psycopg
 
-from .service import free_port
+from .service import die_with_parent, free_port
 
 PROGRAMS = Path("/usr/lib/postgresql")
 
@@ -23,10 +22,6 @@ def program_folder() -> Path | None:
     found = sorted(PROGRAMS.glob("*/bin/initdb"), key=lambda file: int(file.parts[-3]))
     on_path = shutil.which("initdb")
     return found[-1].parent if found else Path(on_path).parent if on_path else None
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGQUIT)
 
 
 class PostgresServer:
@@ -71,11 +66,13 @@ class PostgresServer:
                         f"unix_socket_directories={self._folder}",
                     ),
                     *("-c", "fsync=off"),
+                    # Tests leave their catalogs to the collector, whenever that comes.
+                    *("-c", "max_connections=500"),
                 ],
                 cwd="/",
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                preexec_fn=_die_with_parent,
+                preexec_fn=lambda: die_with_parent(signal.SIGQUIT),
                 **self._as_user,  # type: ignore[call-overload]
             )
         end = time.monotonic() + 30

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,7 @@ import requests
 ROOT = Path(__file__).parents[1]
 COMMAND = (sys.executable, "-m", "cutout_api", "serve")
 _PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)  # looked up before a fork, after which nothing may be
 
 
 @dataclass
@@ -35,15 +38,33 @@ class Service:
         return self.log_file.read_text()
 
 
+def _own_ports() -> Iterator[int]:
+    """Yield ports of this process of the tests: a thousand, over and over.
+
+    They lie below those that the system lends, so that what takes any free port takes none of them
+    before the server that it is meant for.
+    """
+    own = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 10
+    first = 20_000 + 1000 * own
+    start = random.SystemRandom().randrange(1000)  # another one than the run's before
+    return (first + (start + number) % 1000 for number in itertools.count())
+
+
+_PORTS = _own_ports()
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    for port in _PORTS:
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("there is always a next one")
 
 
-def _die_with_parent() -> None:
-    # A test run that is killed takes its servers with it.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def die_with_parent(number: int = signal.SIGTERM) -> None:
+    """Of a child before it begins: a test run that is killed takes its servers with it."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, number)
 
 
 @contextmanager
@@ -51,7 +72,7 @@ def running_service(
     environment: Mapping[str, str],
     command: Sequence[str] = COMMAND,
     *,
-    seconds: float = 30,
+    seconds: float = 90,
     log_file: Path | None = None,
 ) -> Iterator[Service]:
     """Start the service on a free port, wait until it answers, stop it in the end."""
@@ -67,7 +88,7 @@ def running_service(
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
     service = Service(f"http://127.0.0.1:{port}", port, process, log_file)
     try:
@@ -76,7 +97,7 @@ def running_service(
     finally:
         process.terminate()
         try:
-            process.wait(20)
+            process.wait(40)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(20)
@@ -90,7 +111,8 @@ def _wait_until_it_answers(service: Service, seconds: float) -> None:
             break
         try:
             requests.get(f"{service.address}/healthz", timeout=5)
-            return
+            if service.process.poll() is None:  # else another answered at this port
+                return
         except requests.RequestException:
             time.sleep(0.05)
     raise AssertionError(f"the service did not start:\n{service.log}")

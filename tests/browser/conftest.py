@@ -12,14 +12,13 @@ import io
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -29,12 +28,17 @@ import pytest
 import requests
 from astropy.io import fits
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
+from ..service import free_port
+
 REPOSITORY = Path(__file__).resolve().parents[2]
+PATIENCE = 60
+"""Seconds until what does not come is taken for missing, on the slowest machine."""
 CHROMIUM, CHROMEDRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 KINDS = ("Science", "Template", "Difference")
 
@@ -110,7 +114,7 @@ class RunningService:
     def get(self, **arguments: str) -> requests.Response:
         """Ask the service past the browser; ``output_format`` stands for the wire's name."""
         named = {name.replace("output_", "output-"): value for name, value in arguments.items()}
-        return requests.get(f"{self.url}/api/v1/cutouts", named, timeout=10)
+        return requests.get(f"{self.url}/api/v1/cutouts", named, timeout=PATIENCE)
 
 
 def with_parent(command: list[str]) -> list[str]:
@@ -130,9 +134,7 @@ def end_group(process: subprocess.Popen[Any]) -> None:
 @contextlib.contextmanager
 def serve(archive: Path, catalog_url: str, log: Path) -> Iterator[RunningService]:
     """Run the service over an archive until it is no longer needed."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with log.open("w") as written:
         process = subprocess.Popen(
             with_parent([sys.executable, "-m", "cutout_api", "serve"]),
@@ -199,14 +201,31 @@ class Browser:
     def find_all(self, selector: str) -> list[WebElement]:
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
 
+    def appear(self, selector: str) -> WebElement:
+        """Return an element of the page that comes now."""
+        return cast(WebElement, self.wait(lambda: self.find_all(selector), f"no {selector}")[0])
+
     def text(self, selector: str) -> str:
-        return self.find(selector).text
+        while True:
+            with contextlib.suppress(StaleElementReferenceException):  # drawn anew in between
+                return self.find(selector).text
 
     def run(self, script: str, *arguments: object) -> Any:
         return self.driver.execute_script(script, *arguments)
 
-    def wait(self, condition: Callable[[], Any], what: str, seconds: float = 10) -> Any:
+    def wait(self, condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
         return WebDriverWait(self.driver, seconds, 0.05).until(lambda _: condition(), what)
+
+    def copy(self, button: str) -> None:
+        """Press a button that copies, and wait until it has said so, for a moment only."""
+        self.run(
+            "const button = document.querySelector(arguments[0]); window.said = [];"
+            "new MutationObserver(() => said.push(button.textContent))"
+            ".observe(button, {childList: true, characterData: true, subtree: true})",
+            button,
+        )
+        self.find(button).click()
+        self.wait(lambda: "Copied" in self.run("return said"), "not copied")
 
     def fill(self, **values: str) -> None:
         """Put values into the form as a person does; ``output_format`` stands for its wire name."""
@@ -297,7 +316,7 @@ def start_chromium(folder: Path, preferences: dict[str, Any]) -> Iterator[webdri
     # The path is given, so that selenium looks for no driver on the net.
     server = Service(str(driver_wrapper), popen_kw={"start_new_session": True})
     driver = webdriver.Chrome(options, server)
-    driver.set_page_load_timeout(20)
+    driver.set_page_load_timeout(PATIENCE)
     try:
         yield driver
     finally:

@@ -11,7 +11,7 @@ from cutout_api.errors import error_classes
 from cutout_api.openapi import describe_service
 from cutout_api.request import PARAMETERS
 
-from .conftest import ZTF_FILE, ZTF_OBJECT, Browser, RunningService
+from .conftest import PATIENCE, ZTF_FILE, ZTF_OBJECT, Browser, RunningService
 
 PAGES = ("/", "/try", "/gallery", "/docs", "/docs/errors")
 
@@ -24,19 +24,17 @@ def open_docs(browser: Browser) -> None:
 def test_the_documentation_holds_every_operation(browser: Browser) -> None:
     browser.use_other_name()  # on loopback, Swagger UI's validator badge would stay away
     open_docs(browser)
-    shown = {
-        (
-            block.find_element(By.CSS_SELECTOR, ".opblock-summary-method").text.lower(),
-            block.find_element(By.CSS_SELECTOR, ".opblock-summary-path").text.replace("\u200b", ""),
-        )
-        for block in browser.find_all(".opblock")
-    }
+    shown = browser.run(  # at once: Swagger UI may draw them anew
+        "const part = (block, name) => block.querySelector(`.opblock-summary-${name}`).innerText;"
+        "return [...document.querySelectorAll('.opblock')].map((block) =>"
+        " [part(block, 'method').toLowerCase(), part(block, 'path').replaceAll('\u200b', '')])"
+    )
     described = {
         (method, path)
         for path, methods in describe_service()["paths"].items()
         for method in methods
     }
-    assert shown == described
+    assert {(method, path) for method, path in shown} == described
     assert not browser.find_all(".errors-wrapper")
 
 
@@ -56,9 +54,16 @@ def test_try_it_out_shows_a_picture(browser: Browser) -> None:
     for name, value in {"kind": "Template", "output-format": "PNG"}.items():
         browser.find(f"tr[data-param-name='{name}'] option[value='{value}']").click()
     browser.find(".opblock.is-open .execute").click()
-    picture = browser.wait(lambda: browser.find_all(".live-responses-table img"), "no picture")[0]
-    browser.wait(lambda: picture.get_property("naturalWidth") == 62, "not the stamp")
-    assert picture.get_property("naturalHeight") == 63
+    browser.wait(
+        lambda: (
+            browser.run(
+                "const picture = document.querySelector('.live-responses-table img');"
+                "return picture && [picture.naturalWidth, picture.naturalHeight]"
+            )
+            == [62, 63]
+        ),
+        "not the stamp",
+    )
 
 
 def test_every_error_is_explained_at_its_anchor(browser: Browser, service: RunningService) -> None:
@@ -95,7 +100,7 @@ def test_a_script_written_into_a_page_does_not_run(browser: Browser, path: str) 
 
 @pytest.mark.parametrize("path", PAGES)
 def test_pages_hold_no_script_or_style_of_their_own(service: RunningService, path: str) -> None:
-    answer = requests.get(service.url + path, timeout=10)
+    answer = requests.get(service.url + path, timeout=PATIENCE)
     policy = answer.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
     assert "script-src 'self';" in policy
@@ -110,4 +115,4 @@ def test_every_link_of_the_pages_leads_somewhere(browser: Browser, service: Runn
     assert len(links) == 8
     for link in links:
         assert link.startswith(service.url)
-        assert requests.get(link, timeout=10).status_code == 200
+        assert requests.get(link, timeout=PATIENCE).status_code == 200

@@ -34,6 +34,7 @@ from ..samples import KINDS, write
 from .conftest import (
     LSST_FILE,
     LSST_SOURCE,
+    PATIENCE,
     ZTF_FILE,
     ZTF_NEW,
     ZTF_OBJECT,
@@ -69,7 +70,7 @@ class Explored:
 
     def get(self, path: str, **arguments: str) -> requests.Response:
         named = {name.replace("_format", "-format"): value for name, value in arguments.items()}
-        return requests.get(self.url + path, named, timeout=20)
+        return requests.get(self.url + path, named, timeout=PATIENCE)
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +85,7 @@ def explored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Explored]:
         objects = {archive.survey: archive.example_object for archive in summary.archives}
         epochs = {}
         for survey, name in objects.items():
-            answer = requests.get(f"{running.url}/api/v1/identify", {"id": name}, timeout=10)
+            answer = requests.get(f"{running.url}/api/v1/identify", {"id": name}, timeout=PATIENCE)
             epochs[survey] = answer.json()["matches"][0]["epochs"]
         assert min(map(len, epochs.values())) >= 3
         yield Explored(running, objects, epochs)
@@ -109,10 +110,11 @@ def plain_page(
 def settle(page: Browser) -> None:
     """Wait until whatever was asked for is shown, or what went wrong."""
     page.wait(
-        lambda: (
-            not page.find_all("#explorer[aria-busy]")
-            and not page.text("#status").endswith("…")
-            and (page.text("#status") or page.text("#problem"))
+        lambda: page.run(
+            "const [status, problem] = ['#status', '#problem'].map((id) =>"
+            " document.querySelector(`${id}:not([hidden])`)?.textContent.trim() ?? '');"
+            "return !document.querySelector('[aria-busy]')"
+            " && !status.endsWith('…') && Boolean(status || problem)"
         ),
         "nothing is shown",
     )
@@ -247,7 +249,7 @@ def test_an_id_that_names_nothing_is_said_in_the_service_s_words(
     assert words in page.text("#problem")
     assert not page.find("#explorer").is_displayed()
     page.find("#problem a").click()
-    assert page.find_all("article:target")
+    page.appear("article:target")
 
 
 def test_a_service_that_is_gone_is_said_and_can_be_tried_again(
@@ -309,7 +311,7 @@ def test_what_is_drawn_is_what_the_copied_request_gives(
     drawn = {kind: read_canvas(page, kind) for kind in KINDS}
     assert len(np.unique(drawn["Science"][..., 1])) > 8
 
-    answer = requests.get(link(page), timeout=10)
+    answer = requests.get(link(page), timeout=PATIENCE)
     assert answer.ok, answer.text
     assert parse_qs(urlsplit(link(page)).query)["kind"] == ["All"]
     assert_like(np.concatenate([drawn[kind] for kind in KINDS], axis=1), read_png(answer.content))
@@ -318,7 +320,9 @@ def test_what_is_drawn_is_what_the_copied_request_gives(
         asked = {name: value for name, [value] in parse_qs(urlsplit(link(page)).query).items()}
         assert asked["kind"] == kind
         assert float(asked["vmin"]) < float(asked["vmax"])
-        assert_like(read_canvas(page, kind), read_png(requests.get(link(page), timeout=10).content))
+        assert_like(
+            read_canvas(page, kind), read_png(requests.get(link(page), timeout=PATIENCE).content)
+        )
 
 
 def test_masked_pixels_are_drawn_as_the_service_does_and_said(
@@ -328,7 +332,7 @@ def test_masked_pixels_are_drawn_as_the_service_does_and_said(
     visit(page, f"/?id={ZTF_OBJECT}&hdfsPath={ZTF_FILE}")
     assert_like(
         np.concatenate([read_canvas(page, kind) for kind in KINDS], axis=1),
-        read_png(requests.get(link(page), timeout=10).content),
+        read_png(requests.get(link(page), timeout=PATIENCE).content),
     )
     frame = page.find("[data-kind=Science] .sky-frame")
     cell = frame.size["width"] / 63
@@ -358,7 +362,7 @@ def test_sliders_move_the_limits_at_once(page: Browser, explored: Explored, surv
         float(page.find(f"#{name}-value").get_attribute("value") or 0) for name in ("low", "high")
     )
     assert 0 <= low < high <= 100
-    assert requests.get(link(page), timeout=10).ok
+    assert requests.get(link(page), timeout=PATIENCE).ok
     page.collect()
     assert page.fetched == []  # all of that without the service
 
@@ -432,7 +436,7 @@ def test_north_up_shows_the_stamp_as_the_service_turns_it(
     size = frame.size["width"]
     seen = Image.open(io.BytesIO(frame.screenshot_as_png)).convert("L").resize((size, size))
     asked = f"{link(page)}&resample=nearest&size={size}"
-    turned = Image.open(io.BytesIO(requests.get(asked, timeout=10).content)).convert("L")
+    turned = Image.open(io.BytesIO(requests.get(asked, timeout=PATIENCE).content)).convert("L")
     # Coarser than the stamp's pixels, of which the screen's are no whole number.
     one, other = (
         np.asarray(it.resize((32, 32), Image.Resampling.BOX), float) for it in (seen, turned)
@@ -456,13 +460,13 @@ def test_a_missing_template_is_said_in_its_place(page: Browser) -> None:
     assert not page.find("#problem").is_displayed()
     assert "kind=Science" in link(page)
     assert_like(
-        read_canvas(page, "Science"), read_png(requests.get(link(page), timeout=10).content)
+        read_canvas(page, "Science"), read_png(requests.get(link(page), timeout=PATIENCE).content)
     )
     assert page.find_all("#kind option[value=All]:disabled, #kind option:disabled")
     press(page, "3")
     assert "kind=Difference" in link(page)
     for download in page.find_all("#downloads a"):
-        assert requests.get(str(download.get_attribute("href")), timeout=20).ok, download.text
+        assert requests.get(str(download.get_attribute("href")), timeout=PATIENCE).ok, download.text
 
 
 def test_an_object_of_one_epoch_has_nowhere_to_step(page: Browser) -> None:
@@ -478,17 +482,23 @@ def test_an_object_of_one_epoch_has_nowhere_to_step(page: Browser) -> None:
 # ---- blinking
 
 
-def blink_order(page: Browser, seconds: float) -> list[str]:
-    """Return the stamps that are shown one after the other."""
-    seen = page.driver.execute_async_script(
-        "const done = arguments[1], seen = [];"
+def watch_blinking(page: Browser, count: int, most: float = 20) -> tuple[list[str], float]:
+    """Return so many stamps that are shown one after the other, and in how many seconds.
+
+    They are fewer where they take more than ``most`` seconds.
+    """
+    seen, milliseconds = page.driver.execute_async_script(
+        "const [count, most, done] = arguments, seen = [], start = performance.now();"
         "const look = () => { const shown = document.querySelector('.stamp.shown')?.dataset.kind;"
-        " if (shown && shown !== seen.at(-1)) seen.push(shown); };"
-        "const timer = setInterval(look, 10);"
-        "setTimeout(() => { clearInterval(timer); done(seen) }, arguments[0])",
-        1000 * seconds,
+        " if (shown && shown !== seen.at(-1)) seen.push(shown);"
+        " const past = performance.now() - start;"
+        " if (seen.length < count && past < most) setTimeout(look, 10);"
+        " else done([seen, past]); };"
+        "look()",
+        count,
+        1000 * most,
     )
-    return list(seen)
+    return seen, milliseconds / 1000
 
 
 def test_stamps_blink_in_one_place_at_the_pace_chosen(page: Browser, explored: Explored) -> None:
@@ -497,14 +507,14 @@ def test_stamps_blink_in_one_place_at_the_pace_chosen(page: Browser, explored: E
     choose(page, "pace", "8")
     page.find("#blink").click()
     assert page.find("#blink").get_attribute("aria-pressed") == "true"
-    seen = blink_order(page, 1.2)
-    assert 5 <= len(seen) <= 12
-    assert set(seen) == set(KINDS)
+    # The first is there already, somewhere in its time; on a busy machine not each turn is even.
+    page.wait(lambda: 4 * 0.11 < watch_blinking(page, 6)[1] < 7 * 0.125, "another pace", 60)
+    assert set(watch_blinking(page, 4)[0]) == set(KINDS)
     # Asked in one moment: they blink meanwhile.
     shown = "[...document.querySelectorAll('.stamp')].filter((frame) => frame.checkVisibility())"
     assert page.run(f"return {shown}.length") == 1
     choose(page, "blinked", "Science,Template")
-    assert set(blink_order(page, 0.6)) == {"Science", "Template"}
+    assert set(watch_blinking(page, 5)[0][1:]) == {"Science", "Template"}
 
     page.run("document.activeElement.blur()")
     press(page, "b")
@@ -518,9 +528,9 @@ def test_nothing_blinks_by_itself_where_motion_is_not_wanted(
     page.emulate(prefers_reduced_motion="reduce")
     visit(page, f"/?id={explored.objects['ztf']}&limits=percentile")
     press(page, "b")
-    assert blink_order(page, 1.1) == ["Science"]
+    assert watch_blinking(page, 2, 1.1)[0] == ["Science"]
     press(page, "b")
-    assert blink_order(page, 0.1) == ["Template"]
+    assert watch_blinking(page, 1)[0] == ["Template"]
     press(page, "b")
     assert not page.find_all(".blinking")
 
@@ -663,7 +673,7 @@ def test_the_request_works_as_curl_and_in_python(
     page: Browser, explored: Explored, tmp_path: Path, survey: str
 ) -> None:
     visit(page, f"/?id={explored.objects[survey]}&kind=Difference&colormap=magma")
-    expected = requests.get(link(page), timeout=10).content
+    expected = requests.get(link(page), timeout=PATIENCE).content
     folder = tmp_path / "curl"
     folder.mkdir()
     assert run_curl(str(page.find("#as-curl").get_attribute("textContent")), folder) == expected
@@ -683,9 +693,7 @@ def test_copy_puts_the_request_on_the_clipboard(
         {"permissions": ["clipboardSanitizedWrite"], "origin": page.url},
     )
     visit(page, f"/?id={explored.objects['ztf']}")
-    page.find(f"[data-copy={form}] .copy").click()
-    button = f"[data-copy={form}] .copy"
-    page.wait(lambda: page.text(button) == "Copied", "not copied")
+    page.copy(f"[data-copy={form}] .copy")
     page.run(
         "const area = document.createElement('textarea'); area.id = 'pasted';"
         "document.body.append(area)"
@@ -708,12 +716,12 @@ def test_every_download_is_what_it_says(page: Browser, explored: Explored, surve
     links = {it.text: it for it in page.find_all("#downloads a[download]")}
     assert len(links) == 10
     for label, anchor in links.items():
-        answer = requests.get(str(anchor.get_attribute("href")), timeout=20)
+        answer = requests.get(str(anchor.get_attribute("href")), timeout=PATIENCE)
         assert answer.ok, (label, answer.text)
         kind = next(kind for word, kind in TYPES.items() if word in label)
         assert kind in answer.headers["Content-Type"], label
     [whole] = [a for label, a in links.items() if label == "FITS, all three"]
-    body = requests.get(str(whole.get_attribute("href")), timeout=20).content
+    body = requests.get(str(whole.get_attribute("href")), timeout=PATIENCE).content
     with fits.open(io.BytesIO(body)) as hdus:
         assert {kind.upper() for kind in KINDS} <= {hdu.name for hdu in hdus}
 
@@ -756,7 +764,9 @@ def test_back_and_forward_go_through_what_was_looked_at(page: Browser, explored:
     look_for(page, explored.objects["lsst"])
 
     def go(way: str) -> None:
+        before = page.driver.current_url
         getattr(page.driver, way)()
+        page.wait(lambda: page.driver.current_url != before, "it stays")
         settle(page)
 
     go("back")
@@ -795,7 +805,7 @@ def test_an_address_that_makes_no_sense_shows_what_it_can(
 ) -> None:
     visit(page, f"/?id={explored.objects['ztf']}&{words}")
     assert shown_alert(page) == explored.alerts("ztf")[-1]
-    assert requests.get(link(page), timeout=10).ok
+    assert requests.get(link(page), timeout=PATIENCE).ok
 
 
 # ---- for everybody
@@ -890,7 +900,7 @@ def test_every_link_of_the_page_works(page: Browser, explored: Explored) -> None
     broken = {
         f"{links[address]} {address}": answer.text[:200]
         for address in links
-        if not (answer := requests.get(address, timeout=20)).ok
+        if not (answer := requests.get(address, timeout=PATIENCE)).ok
     }
     assert broken == {}
 
@@ -911,7 +921,7 @@ def test_an_archive_that_is_not_catalogued_says_so_and_is_read_by_path(
     page.url = service.url
     page.open()
     assert "cutout_api index" in page.text("#no-catalog")
-    assert "cutout_api index" in requests.get(f"{page.url}/gallery", timeout=10).text
+    assert "cutout_api index" in requests.get(f"{page.url}/gallery", timeout=PATIENCE).text
     page.find("#hdfsPath").send_keys(ZTF_FILE)
     look_for(page, ZTF_OBJECT)
     assert shown_alert(page) == str(ZTF_NEW)
@@ -919,7 +929,7 @@ def test_an_archive_that_is_not_catalogued_says_so_and_is_read_by_path(
     page.run("document.activeElement.blur()")
     press(page, Keys.ARROW_LEFT)
     assert shown_alert(page) == current_point(page) == str(ZTF_OLD)
-    assert requests.get(link(page), timeout=10).ok
+    assert requests.get(link(page), timeout=PATIENCE).ok
 
     page.find("#hdfsPath").clear()
     page.find("#hdfsPath").send_keys(LSST_FILE)
@@ -936,7 +946,7 @@ def test_an_archive_that_is_not_catalogued_says_so_and_is_read_by_path(
 def test_without_scripts_the_form_gives_a_picture(plain_page: Browser, explored: Explored) -> None:
     plain_page.open()
     plain_page.find("#id").send_keys(explored.alerts("lsst")[0], Keys.ENTER)
-    picture = plain_page.find("img.plain")
+    picture = plain_page.appear("img.plain")
     assert picture.get_property("naturalWidth") > 700
     assert explored.alerts("lsst")[0] in str(picture.get_attribute("src"))
 

@@ -23,6 +23,7 @@ from .conftest import (
     LSST_OBJECT,
     LSST_SOURCE,
     LSST_WIDE,
+    PATIENCE,
     ZTF_FILE,
     ZTF_NEW,
     ZTF_OBJECT,
@@ -276,7 +277,7 @@ def test_an_error_of_no_field_is_said_where_the_answer_would_be(browser: Browser
     assert not [e for e in browser.find_all(".error") if e.is_displayed()]
 
     browser.find("#stage a").click()
-    assert browser.find("article:target").get_attribute("id") == "alert_not_found"
+    assert browser.appear("article:target").get_attribute("id") == "alert_not_found"
 
 
 def test_a_missing_stamp_is_said_at_the_kind(browser: Browser) -> None:
@@ -315,7 +316,7 @@ def test_a_service_that_is_gone_is_said_in_words(browser: Browser) -> None:
 
 def run_curl(text: str, folder: Path) -> bytes:
     """Run what a person would paste into a shell; return what it saved, or else printed."""
-    done = subprocess.run(["bash", "-c", text], cwd=folder, capture_output=True, timeout=20)
+    done = subprocess.run(["bash", "-c", text], cwd=folder, capture_output=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     saved = list(folder.iterdir())
     return saved[0].read_bytes() if saved else done.stdout
@@ -336,7 +337,7 @@ def test_the_request_shown_works_as_a_link_and_as_curl(
     assert link == browser.text("#link")
     for content in (
         run_curl(browser.text("#curl"), tmp_path),
-        requests.get(link, timeout=10).content,
+        requests.get(link, timeout=PATIENCE).content,
     ):
         assert without_recipe(content) == without_recipe(answer.content)
 
@@ -384,8 +385,7 @@ def test_copy_puts_the_curl_text_on_the_clipboard(browser: Browser, secure: bool
     assert browser.run("return isSecureContext") == secure
     browser.fill(**ZTF)
     browser.show()
-    browser.find("#request .copy").click()
-    browser.wait(lambda: browser.text("#request .copy") == "Copied", "not copied")
+    browser.copy("#request .copy")
 
     field = browser.find("#pmin")
     field.send_keys(Keys.CONTROL, "v")

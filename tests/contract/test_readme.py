@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import matplotlib
 import nbformat
 import numpy as np
 import pytest
@@ -134,7 +135,9 @@ def test_the_notebook_runs(
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     for name in ("XDG_CACHE_HOME", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name))
-    NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    # Not under the new one: matplotlib complains where it takes long to list the fonts.
+    monkeypatch.setenv("MPLCONFIGDIR", matplotlib.get_configdir())
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
     shown = {
         cell.source.splitlines()[-1]: [
             output.data for output in cell.outputs if output.output_type != "stream"

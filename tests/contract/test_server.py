@@ -86,7 +86,7 @@ def test_a_killed_worker_is_replaced(service: Service, sample_archive: SampleArc
         try:
             if ask(service).content == expected:
                 break
-        except requests.ConnectionError:
+        except requests.RequestException:
             pass
         time.sleep(0.1)
     assert ask(service).content == expected
@@ -199,7 +199,10 @@ with socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=20) as co
         connection.sendall(b"GET /healthz HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
         answer = b""
         while not answer.endswith(b"}"):
-            answer += connection.recv(65536)
+            piece = connection.recv(65536)
+            if not piece:
+                sys.exit("the connection was closed")
+            answer += piece
         print(flush=True)
 """
 
@@ -237,7 +240,7 @@ def test_sigterm_finishes_and_leaves_nothing(sample_archive: SampleArchive, tmp_
         assert ask(service).status_code == 200
         assert list(tmp_path.glob("cutout-api-metrics-*"))
         service.process.terminate()
-        assert service.process.wait(20) == 0
+        assert service.process.wait(40) == 0
         assert "Traceback" not in service.log
         assert not list(tmp_path.glob("cutout-api-metrics-*"))
 

@@ -180,8 +180,8 @@ class HdfsCluster:
             self._namenode,
             log,
             self.timeout,
-            r"Jetty bound to port (\d+)",
-            r"RPC up at: \S*:(\d+)",
+            r"Jetty bound to port (\d+)\s",
+            r"RPC up at: \S*:(\d+)\s",
         )
         self._http_port, self.port = ports
         self._write_conf()
@@ -332,7 +332,10 @@ class HdfsCluster:
 
     def _await_datanode(self) -> None:
         def ready() -> bool:
-            info = self._jmx("NameNodeInfo")
+            try:
+                info = self._jmx("NameNodeInfo")
+            except (OSError, http.client.HTTPException, ValueError, IndexError):
+                return False  # it is not as far
             return not info["Safemode"] and bool(json.loads(str(info["LiveNodes"])))
 
         _await(ready, self.timeout, "a live DataNode outside of safe mode")

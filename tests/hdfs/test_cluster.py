@@ -101,7 +101,19 @@ def test_a_killed_datanode_is_an_error_until_it_is_back(
         with pytest.raises(OSError, match="HDFS read failed"):
             file.read_at(100_000, 500_000)
         cluster.start_datanode()
-        assert file.read_at(100_000, 500_000) == content[500_000:600_000]
+        assert read_in_the_end(file, 100_000, 500_000) == content[500_000:600_000]
+
+
+def read_in_the_end(file: pyarrow.NativeFile, size: int, offset: int) -> bytes:
+    """Read from a server that is back, but may be slow yet for a client so impatient."""
+    end = time.monotonic() + 60
+    while True:
+        try:
+            return bytes(file.read_at(size, offset))
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
 
 
 def test_a_paused_datanode_answers_nothing_until_it_is_resumed(
@@ -114,7 +126,7 @@ def test_a_paused_datanode_answers_nothing_until_it_is_resumed(
         with pytest.raises(OSError, match="HDFS read failed"):
             file.read_at(1000, 0)
         cluster.resume_datanode()
-        assert file.read_at(1000, 0) == b"x" * 1000
+        assert read_in_the_end(file, 1000, 0) == b"x" * 1000
 
 
 def test_a_restarted_namenode_keeps_its_port_and_its_files(
@@ -164,7 +176,7 @@ def test_no_server_outlives_the_process_that_started_it(
         else:
             process.send_signal(ending)
         process.wait(30)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while any(is_running(pid) for pid in pids):
             assert time.monotonic() < deadline, "a server is still there"
             time.sleep(0.05)
@@ -172,7 +184,7 @@ def test_no_server_outlives_the_process_that_started_it(
     if ending is None:
         assert not Path(folder).exists()
     else:
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # a thread of a server may be at its last file
 
 
 def is_running(pid: str) -> bool:

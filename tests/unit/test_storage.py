@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import threading
 from collections.abc import Callable
@@ -245,6 +246,8 @@ def in_a_child(work: Callable[[], bool]) -> bool:
     """Run ``work`` in a forked process; tell whether it returned True."""
     child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(60)  # a lock that another thread held at the fork is held for ever
         try:
             os._exit(0 if work() else 1)
         finally:

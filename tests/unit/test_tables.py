@@ -54,12 +54,13 @@ def test_results_come_in_the_order_of_the_calls(reader: Reader) -> None:
 
 def test_so_many_calls_run_at_once_and_no_more(reader: Reader) -> None:
     running, most, lock = [0], [0], threading.Lock()
+    three = threading.Barrier(3, timeout=20)
 
     def call() -> None:
         with lock:
             running[0] += 1
             most[0] = max(most[0], running[0])
-        time.sleep(0.02)
+        three.wait()
         with lock:
             running[0] -= 1
 
@@ -80,8 +81,8 @@ def test_the_error_of_any_call_is_raised_and_the_rest_left_undone(
         done.append(number)
 
     with pytest.raises(KeyError):
-        reader.together([lambda n=n: call(n) for n in range(200)], at_once=4)
-    assert len(done) < 199
+        reader.together([lambda n=n: call(n) for n in range(2000)], at_once=4)
+    assert len(done) < 1999
 
 
 # --- rows --------------------------------------------------------------------------------------

@@ -123,6 +123,7 @@ async function open({ id, path = "", epoch = null, band = "" }, step) {
   clearProblem();
   stopBlinking();
   explorer.hidden = true;
+  find("#curve").removeAttribute("aria-busy");
   document.title = id ? `${id} · Cutout API` : "Stamps of ZTF and LSST alerts · Cutout API";
   if (!id) return status("");
   status(`Looking for ${id} …`);
@@ -182,6 +183,7 @@ async function loadRows(signal) {
   const { curve, objectKey } = view.survey;
   const object = view.epochs[0].object;
   if (object === null || view.path) return;
+  find("#curve").setAttribute("aria-busy", "true");
   try {
     const rows = await ask(curveAddress("json"), signal);
     view.rows = rows.map((row) => readRow(row, curve.columns, objectKey));
@@ -197,6 +199,8 @@ async function loadRows(signal) {
   } catch (error) {
     if (error.name === "AbortError") return;
     find("#curve-note").append(make("span", {}, `Without errors and upper limits: ${error.message}`));
+  } finally {
+    if (!signal.aborted) find("#curve").removeAttribute("aria-busy");
   }
 }
 

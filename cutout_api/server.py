@@ -10,11 +10,14 @@ import json
 import logging
 import os
 import select
+import selectors
 import shutil
 import socket
 import struct
 import sys
 import tempfile
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +59,7 @@ control_socket_disable = True  # it would be made in the home folder, which may 
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
 
 LINGER_MILLISECONDS = 2
+LEAVE_SECONDS = 2.0
 METRICS_PREFIX = "cutout-api-metrics-"
 
 
@@ -139,15 +143,60 @@ def _has_more(connection: socket.socket) -> bool:
 class Worker(ThreadWorker):  # type: ignore[misc]
     """gunicorn's threaded worker, with time-outs, and errors in this service's own words."""
 
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._leaving: dict[socket.socket, float] = {}
+        """Connections that are answered, and when they are closed whatever the client does."""
+
     def enqueue_req(self, conn: Any) -> None:
         """Give a client so long for each piece it sends or takes: it holds a thread meanwhile."""
         if not getattr(conn, "has_timeouts", False):  # it comes here again for each request
             conn.has_timeouts = True
+            conn.close = partial(self._close, conn.sock)
             seconds = _settings.limits.client_seconds
             duration = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
             for direction in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
                 conn.sock.setsockopt(socket.SOL_SOCKET, direction, duration)
         super().enqueue_req(conn)
+
+    def _close(self, connection: socket.socket, graceful: bool = False) -> None:
+        """Close a connection; give a client time to take its answer, and to hang up first.
+
+        gunicorn waits for that itself, two seconds for each client, on the thread that accepts all
+        the others.
+        """
+        try:
+            if graceful and len(self._leaving) < self.cfg.worker_connections:
+                connection.shutdown(socket.SHUT_WR)
+                connection.setblocking(False)
+                self.poller.register(connection, selectors.EVENT_READ, self._see_off)
+                self._leaving[connection] = time.monotonic() + LEAVE_SECONDS
+                return
+        except OSError:
+            pass  # it has left
+        connection.close()
+
+    def _see_off(self, connection: socket.socket) -> None:
+        """Drop what a client still sends, until it hangs up."""
+        try:
+            if connection.recv(65_536):
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self._hang_up(connection)
+
+    def _hang_up(self, connection: socket.socket) -> None:
+        del self._leaving[connection]
+        self.poller.unregister(connection)
+        connection.close()
+
+    def notify(self) -> None:  # by the thread that has the poller, each second at least
+        super().notify()
+        now = time.monotonic()
+        for connection in [other for other, end in self._leaving.items() if end < now]:
+            self._hang_up(connection)
 
     def handle(self, conn: Any) -> Any:
         """Answer a request, and those that follow it on the connection within moments.

@@ -183,6 +183,37 @@ def test_clients_that_never_finish_do_not_keep_the_threads(sample_archive: Sampl
         assert "Traceback" not in service.log
 
 
+def test_clients_that_do_not_hang_up_hold_up_nobody(service: Service) -> None:
+    sent = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    start = time.monotonic()
+    with ExitStack() as stack:
+        for _ in range(100):
+            client = stack.enter_context(
+                socket.create_connection(("127.0.0.1", service.port), timeout=20)
+            )
+            client.sendall(sent)
+            assert client.recv(15) == b"HTTP/1.1 200 OK"
+        # Each of the two workers would wait for fifty of them in turn, 2 s each.
+        assert requests.get(f"{service.address}/healthz", timeout=20).ok
+        assert time.monotonic() - start < 60
+        received = b""
+        while piece := client.recv(65_536):
+            received += piece
+        assert received.endswith(b"}")
+
+
+def test_what_is_sent_after_the_last_answer_does_not_break_it_off(service: Service) -> None:
+    sent = b"GET /api/v1/cutouts?x=1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as client:
+        client.sendall(sent + b"x" * 1_000_000)
+        time.sleep(1)
+        received = b""
+        while piece := client.recv(65_536):
+            received += piece
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert received.endswith(b"}")
+
+
 def test_one_connection_asks_many_times(service: Service) -> None:
     with requests.Session() as session:
         for _ in range(50):

@@ -196,9 +196,9 @@ class _Interruption:
             signal.signal(number, previous)
 
     def _interrupt(self, _number: int, _frame: object) -> None:
+        self._wanted = True  # also for later: Python loses what is raised within a destructor
         if not self._put_off:
             raise KeyboardInterrupt
-        self._wanted = True
 
     @contextmanager
     def put_off(self) -> Iterator[None]:

@@ -1,6 +1,6 @@
 """The file system: allowed paths, open files, byte ranges.
 
-Three drivers stand behind one small seam: the status of a path, the files below a folder,
+Three drivers stand behind one small seam: the status of a path, what is in a folder,
 and an open file with a size and ``read_at``. Everything above works with ``FileId`` (path,
 size, modification time), so that a file which was rewritten is another file.
 """
@@ -94,7 +94,7 @@ class Driver(Protocol):
     """A file system; each method raises OSError, FileNotFoundError where nothing is there."""
 
     def status(self, path: str) -> Status: ...
-    def files_below(self, folder: str) -> Iterator[Status]: ...
+    def list_folder(self, folder: str) -> list[Status]: ...
     def open(self, path: str) -> RawFile: ...
 
 
@@ -112,10 +112,8 @@ class ArrowDriver:
             raise FileNotFoundError(path)
         return self._status(info)
 
-    def files_below(self, folder: str) -> Iterator[Status]:
-        for info in self._fs.get_file_info(fs.FileSelector(folder, recursive=True)):
-            if info.type == fs.FileType.File:
-                yield self._status(info)
+    def list_folder(self, folder: str) -> list[Status]:
+        return [self._status(info) for info in self._fs.get_file_info(fs.FileSelector(folder))]
 
     def open(self, path: str) -> RawFile:
         file: RawFile = self._fs.open_input_file(path)
@@ -136,10 +134,17 @@ class LocalDriver(ArrowDriver):
         version = f"{info.st_ino}-{info.st_ctime_ns}"
         return Status(path, is_folder, info.st_size, info.st_mtime_ns, version)
 
-    def files_below(self, folder: str) -> Iterator[Status]:
-        for found in super().files_below(folder):
-            with suppress(FileNotFoundError):  # gone meanwhile
-                yield self.status(found.path)
+    def list_folder(self, folder: str) -> list[Status]:
+        found = []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                try:
+                    if entry.is_dir() or entry.is_file():
+                        found.append(self.status(entry.path))
+                except OSError as error:  # gone meanwhile, or a link that leads nowhere
+                    if not _says_nothing_is_there(error):
+                        raise
+        return found
 
 
 @contextmanager
@@ -185,11 +190,9 @@ class NativeDriver:
         with _native_errors():
             return self._status(self._client.get_file_info(path))
 
-    def files_below(self, folder: str) -> Iterator[Status]:
+    def list_folder(self, folder: str) -> list[Status]:
         with _native_errors():
-            for info in self._client.list_status(folder, recursive=True):
-                if not info.isdir:
-                    yield self._status(info)
+            return [self._status(info) for info in self._client.list_status(folder)]
 
     def open(self, path: str) -> RawFile:
         with _native_errors():
@@ -400,10 +403,14 @@ def storage_errors(path: str) -> Iterator[None]:
     except PermissionError as error:
         raise PathForbidden(f"the service may not read {file_name(path)}") from error
     except DRIVER_ERRORS as error:
-        # hdfs-native gives the class, but no number.
-        if isinstance(error, FileNotFoundError) or getattr(error, "errno", 0) in NOTHING_THERE:
+        if _says_nothing_is_there(error):
             raise ArchiveFileNotFound(f"there is no {file_name(path)} in the archive") from error
         raise StorageUnavailable("the archive does not answer; try again in a moment") from error
+
+
+def _says_nothing_is_there(error: Exception) -> bool:
+    # hdfs-native gives the class, but no number.
+    return isinstance(error, FileNotFoundError) or getattr(error, "errno", 0) in NOTHING_THERE
 
 
 def file_name(path: str) -> str:
@@ -608,9 +615,8 @@ class Archive:
     def _files_below(self, folder: str, hdfs_path: str) -> tuple[FileId, ...]:
         found = []
         with storage_errors(folder):
-            for status in self.driver.files_below(folder):
-                if _is_data_file(posixpath.relpath(status.path, folder)):
-                    found.append(status)
+            for status in self._walk(folder):
+                found.append(status)
                 if len(found) > self._folder_files:
                     raise InvalidParameter(
                         "hdfsPath",
@@ -621,6 +627,29 @@ class Archive:
             raise ArchiveFileNotFound(f"there is no parquet file in {shorten(hdfs_path)}")
         inside = (status for status in found if self._is_inside(status.path))
         return tuple(status.file_id for status in sorted(inside, key=lambda s: s.path))
+
+    def _walk(self, folder: str) -> Iterator[Status]:
+        """Yield the parquet files below a folder, without Spark's bookkeeping.
+
+        A folder below that vanishes meanwhile has no files; ``folder`` itself is to be there.
+        """
+        folders = [folder]
+        while folders:
+            here = folders.pop()
+            try:
+                listed = self.driver.list_folder(here)
+            except DRIVER_ERRORS as error:
+                if here == folder or not _says_nothing_is_there(error):
+                    raise
+                continue
+            for status in listed:
+                name = posixpath.basename(status.path)
+                if name.startswith(("_", ".")):  # _temporary, _SUCCESS, .crc
+                    continue
+                if status.is_folder:
+                    folders.append(status.path)
+                elif name.endswith(".parquet"):
+                    yield status
 
     def _within_roots(self, path: str, hdfs_path: str) -> str:
         """Return ``path`` with symbolic links followed, unless they lead out of the roots."""
@@ -674,10 +703,3 @@ def _leads_up(path: str) -> bool:
         if decoded == path:
             return False
         path = decoded
-
-
-def _is_data_file(relative: str) -> bool:
-    """Tell parquet files from Spark's bookkeeping (``_temporary``, ``_SUCCESS``, ``.crc``)."""
-    return relative.endswith(".parquet") and not any(
-        part.startswith(("_", ".")) for part in relative.split("/")
-    )

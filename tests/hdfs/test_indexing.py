@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from cutout_api.errors import StorageUnavailable
+from cutout_api.indexing import open_indexer
 from cutout_api.settings import Archive, Catalog, Settings
 from cutout_api.surveys import ZTF
 
@@ -18,6 +20,7 @@ from ..archive import SampleArchive
 from ..samples import write, ztf_alert
 from ..service import ROOT
 from ..unit.test_indexing import dump, found, wait_for, watching
+from ..unit.test_storage import after_listing
 from .cluster import HdfsCluster
 
 HOME = "/user/index-test"
@@ -118,3 +121,29 @@ def test_a_watch_goes_on_when_hdfs_is_back(
         wait_for(lambda: found(indexer, 2), 60)
         assert [outcome.state for outcome in outcomes if outcome.state == "gone"] == []
         assert indexer.catalog.find_alert(ZTF, ztf_alert(1)["candid"]) is not None
+
+
+def test_a_folder_that_vanishes_during_a_walk_takes_no_other_file_along(
+    settings: Settings, hdfs_cluster: HdfsCluster, night: str, tmp_path: Path
+) -> None:
+    put(hdfs_cluster, tmp_path, f"{night}/part-0.parquet", 1)
+    put(hdfs_cluster, tmp_path, f"{night}/later/part-1.parquet", 2)
+    with open_indexer(settings, blocks=False, jobs=2) as indexer:
+        indexer.run(indexer.plan())
+        after_listing(indexer.archive, night, lambda: hdfs_cluster.delete(f"{night}/later"))
+        assert indexer.plan([night]).gone == [f"{night}/later/part-1.parquet"]
+
+
+def test_a_name_node_that_dies_during_a_walk_takes_no_file_along(
+    settings: Settings, hdfs_cluster: HdfsCluster, night: str, tmp_path: Path
+) -> None:
+    put(hdfs_cluster, tmp_path, f"{night}/part-0.parquet", 1)
+    put(hdfs_cluster, tmp_path, f"{night}/later/part-1.parquet", 2)
+    with open_indexer(settings, blocks=False, jobs=2) as indexer:
+        indexer.run(indexer.plan())
+        after_listing(indexer.archive, night, hdfs_cluster.stop_namenode)
+        try:
+            with pytest.raises(StorageUnavailable):
+                indexer.plan([night])
+        finally:
+            hdfs_cluster.start_namenode()

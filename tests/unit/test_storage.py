@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from cutout_api.errors import (
 )
 from cutout_api.settings import Archive as ArchiveSettings
 from cutout_api.settings import Limits, Settings
-from cutout_api.storage import Archive, FileChanged, FileId
+from cutout_api.storage import Archive, FileChanged, FileId, Status
 
 
 def open_archive(folder: Path, **limits: int) -> Archive:
@@ -103,6 +104,9 @@ def test_a_folder_leaves_out_what_spark_keeps_for_itself(folder: Path) -> None:
         (night / name).write_bytes(b"x")
     (night / "_temporary" / "0").mkdir(parents=True)
     (night / "_temporary" / "0" / "c.parquet").write_bytes(b"x")
+    os.mkfifo(night / "pipe.parquet")
+    (night / "nowhere.parquet").symlink_to("nothing")
+    (night / "itself.parquet").symlink_to("itself.parquet")
     names = [Path(file_id.path).name for file_id in open_archive(folder).locate("night")]
     assert names == ["a.parquet"]
 
@@ -113,6 +117,43 @@ def test_a_folder_of_too_many_files_is_refused(folder: Path) -> None:
     assert len(open_archive(folder, folder_files=6).locate("night")) == 6
     with pytest.raises(InvalidParameter, match="more than 5 files"):
         open_archive(folder, folder_files=5).locate("night")
+
+
+def after_listing(archive: Archive, folder: str, act: Callable[[], object]) -> None:
+    """Have something happen right after a folder was listed, before those in it are."""
+    list_folder = archive.driver.list_folder
+
+    def listed(path: str) -> list[Status]:
+        found = list_folder(path)
+        if path == folder:
+            act()
+        return found
+
+    archive.driver.list_folder = listed  # type: ignore[method-assign]
+
+
+def test_a_folder_that_vanishes_while_its_parent_is_listed_hides_no_other(folder: Path) -> None:
+    night = folder / "night"
+    (night / "later").mkdir()
+    (night / "later" / "b.parquet").write_bytes(b"x")
+    archive = open_archive(folder)
+    after_listing(archive, str(night), lambda: shutil.rmtree(night / "later"))
+    assert [Path(file_id.path).name for file_id in archive.locate("night")] == ["a.parquet"]
+    after_listing(archive, str(folder), lambda: shutil.rmtree(night))
+    with pytest.raises(ArchiveFileNotFound):
+        archive.locate(".")
+
+
+def test_what_spark_is_writing_is_not_even_listed(folder: Path) -> None:
+    (folder / "night" / "_temporary" / "0").mkdir(parents=True)
+    archive = open_archive(folder)
+    listed: list[str] = []
+    list_folder = archive.driver.list_folder
+    archive.driver.list_folder = (  # type: ignore[method-assign]
+        lambda path: listed.append(path) or list_folder(path)
+    )
+    archive.locate(".")
+    assert listed == [str(folder), str(folder / "night")]
 
 
 def test_an_empty_folder_is_not_found(folder: Path) -> None:

@@ -37,6 +37,7 @@ from .surveys import SURVEYS, KeyValue, Survey
 
 log = logging.getLogger("cutout_api")
 T = TypeVar("T")
+_Identity = tuple[int, int] | None
 
 ROW_BITS = 24
 MOST_ROWS = 1 << ROW_BITS
@@ -163,7 +164,7 @@ class Catalog:
         self._archive = str(archive)
         self._lock = threading.Lock()
         self._reading: _Connections | None = None
-        self._writing: Engine | None = None
+        self._writing: tuple[Engine, _Identity] | None = None
 
     # --- looking up
 
@@ -388,7 +389,7 @@ class Catalog:
             if self._reading is not None:
                 self._reading.drop()
             if self._writing is not None:
-                self._writing.dispose()
+                self._writing[0].dispose()
             self._reading = self._writing = None
 
     def _describe(
@@ -482,6 +483,10 @@ class Catalog:
     def _engine(self) -> Engine:
         self._connections()
         with self._lock:
+            if self._writing is not None and self._writing[1] != _identity(self._url):
+                # Written to, a file that was deleted takes everything, and nobody sees it.
+                self._writing[0].dispose()
+                self._writing = None
             if self._writing is None:
                 engine = _writing_engine(self._url)
                 try:
@@ -489,8 +494,8 @@ class Catalog:
                         _migrate(connection)
                 except SQLAlchemyError as error:
                     raise _unavailable(error) from error
-                self._writing = engine
-            return self._writing
+                self._writing = (engine, _identity(self._url))
+            return self._writing[0]
 
 
 def database_url(url: str) -> URL:
@@ -604,14 +609,14 @@ class _Connections:
 
     def __init__(self, url: URL) -> None:
         self.process = os.getpid()
-        self._file = url.database if url.get_backend_name() == "sqlite" else None
+        self._url = url
         self._engine = sa.create_engine(
             url,
             poolclass=sa.NullPool,
             isolation_level="AUTOCOMMIT",
             **_OPTIONS[url.get_backend_name()],
         )
-        if self._file is not None:
+        if url.get_backend_name() == "sqlite":
             sa.event.listen(self._engine, "connect", _tune_sqlite_reader)
         self._statements = {
             (what, survey.name): self._compile(
@@ -629,11 +634,11 @@ class _Connections:
     def get(self) -> Connection | None:
         """Return this thread's connection; None where no catalog was made yet."""
         found: tuple[Connection, Any] | None = getattr(self._local, "found", None)
-        identity = self._identity()
+        identity = _identity(self._url)
         if found is not None and found[1] == identity:
             return found[0]
         self.drop()
-        if self._file is not None and identity is None:
+        if identity is None:
             return None
         connection = self._engine.connect()
         version = _version(connection)
@@ -659,20 +664,21 @@ class _Connections:
             with suppress(SQLAlchemyError):
                 found[0].close()
 
-    def _identity(self) -> tuple[int, int] | None:
-        """Tell one database file from another that took its place."""
-        if self._file is None:
-            return (0, 0)
-        try:
-            status = os.stat(self._file)  # noqa: PTH116
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino
-
     def _compile(self, query: sa.Select[Any]) -> tuple[str, Sequence[str]]:
         compiled = query.compile(dialect=self._engine.dialect)
         names = getattr(compiled, "positiontup", None)
         return str(compiled), tuple(names or ())
+
+
+def _identity(url: URL) -> _Identity:
+    """Tell one database file from another that took its place; None where there is none."""
+    if url.get_backend_name() != "sqlite":
+        return (0, 0)
+    try:
+        status = os.stat(url.database or "")  # noqa: PTH116
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 _OPTIONS: Mapping[str, dict[str, Any]] = {

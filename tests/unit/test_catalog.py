@@ -319,6 +319,26 @@ def test_a_database_file_that_was_replaced_is_noticed(tmp_path: Path) -> None:
     assert catalog.find_alert(ZTF, 2) is not None
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_database_file_that_is_deleted_or_replaced_is_not_written_to(
+    tmp_path: Path, replaced: bool
+) -> None:
+    path, other = tmp_path / "catalog.sqlite", tmp_path / "other.sqlite"
+    writer = open_catalog(f"sqlite:///{path}")
+    writer.put_file(a_file("a"), [alerts((1, A, 1.0))])
+    for file in tmp_path.iterdir():
+        file.unlink()
+    if replaced:
+        made = open_catalog(f"sqlite:///{other}")
+        made.put_file(a_file("b"), [alerts((2, A, 1.0))])
+        made.close()
+        other.rename(path)
+    writer.put_file(a_file("c"), [alerts((3, A, 1.0))])
+    found = open_catalog(f"sqlite:///{path}").files()
+    names = [Path(record.id.path).name for record in found]
+    assert names == (["b", "c"] if replaced else ["c"])
+
+
 def test_readers_do_not_wait_for_a_writer(tmp_path: Path) -> None:
     path = tmp_path / "catalog.sqlite"
     catalog = open_catalog(f"sqlite:///{path}")

@@ -233,7 +233,7 @@ class Indexer:
         for file_id in late:
             self.archive.forget(file_id.path)
             try:
-                found += self.archive.locate(file_id.path)
+                found.append(self.archive.present(file_id.path))
             except ArchiveFileNotFound:
                 gone.append(self._drop(file_id.path))
         return found, gone

@@ -553,7 +553,7 @@ class Archive:
             wanted = ["/" + posixpath.normpath(path).lstrip("/")]
         else:
             wanted = [posixpath.normpath(posixpath.join(base, path)) for base in self.bases]
-        allowed = tuple(path for path in wanted if self._is_below(path, self.roots))
+        allowed = tuple(path for path in wanted if self._is_served(path))
         if not allowed:
             raise PathForbidden(
                 f"{shorten(hdfs_path)} is outside the folders that this service reads; "
@@ -662,8 +662,19 @@ class Archive:
     def _is_inside(self, path: str) -> bool:
         if self.address.host is not None:
             return True
-        roots = tuple(os.path.realpath(root) for root in self.roots)
-        return self._is_below(os.path.realpath(path), roots)
+        return self._is_below(os.path.realpath(path), self._real_roots())
+
+    def _is_served(self, path: str) -> bool:
+        """Tell whether a path is spelled as one below a root, or as ``FileId`` spells those.
+
+        A root may be a symbolic link, and the path of a file that was found is the real one.
+        """
+        if self._is_below(path, self.roots):
+            return True
+        return self.address.host is None and self._is_below(path, self._real_roots())
+
+    def _real_roots(self) -> tuple[str, ...]:
+        return tuple(os.path.realpath(root) for root in self.roots)
 
     @staticmethod
     def _is_below(path: str, roots: tuple[str, ...]) -> bool:

@@ -58,6 +58,15 @@ def settings(archive: Path, tmp_path: Path) -> Settings:
     return settings_for(archive, f"sqlite:///{tmp_path / 'catalog.sqlite'}")
 
 
+@pytest.fixture(params=["folder", "link"])
+def maybe_linked(request: pytest.FixtureRequest, settings: Settings, archive: Path) -> Settings:
+    """The same settings, and those where the archive is named by a symbolic link to it."""
+    if request.param == "folder":
+        return settings
+    archive.with_name("link").symlink_to(archive)
+    return settings_for(archive.with_name("link"), settings.catalog.url)
+
+
 @pytest.fixture
 def indexer(settings: Settings) -> Iterator[Indexer]:
     with open_indexer(settings, blocks=False, jobs=2) as found:
@@ -221,17 +230,18 @@ def test_a_file_that_breaks_the_reader_is_reported_and_stops_no_other(
 
 
 def test_a_file_that_is_replaced_while_it_is_read_is_read_again(
-    indexer: Indexer, archive: Path, monkeypatch: pytest.MonkeyPatch
+    maybe_linked: Settings, archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from cutout_api import indexing
 
     monkeypatch.setattr(indexing, "SETTLING_SECONDS", 0.1)
-    plan = indexer.plan()
-    write(archive / NIGHT / "part-1.parquet", [ztf_alert(80)])
-    (archive / NIGHT / "part-2.parquet").unlink()
-    states = {Path(outcome.path).name: outcome.state for outcome in indexer.run(plan)}
-    assert states == {"part-0.parquet": OK, "part-1.parquet": OK, "part-2.parquet": GONE}
-    assert found(indexer, 80) == "part-1.parquet"
+    with open_indexer(maybe_linked, blocks=False, jobs=2) as indexer:
+        plan = indexer.plan()
+        write(archive / NIGHT / "part-1.parquet", [ztf_alert(80)])
+        (archive / NIGHT / "part-2.parquet").unlink()
+        states = {Path(outcome.path).name: outcome.state for outcome in indexer.run(plan)}
+        assert states == {"part-0.parquet": OK, "part-1.parquet": OK, "part-2.parquet": GONE}
+        assert found(indexer, 80) == "part-1.parquet"
 
 
 def test_a_storage_that_goes_away_ends_the_run_and_forgets_nothing(
@@ -385,7 +395,7 @@ def test_a_watch_takes_in_new_files_and_nights_within_seconds(
 
 
 def test_a_watch_lists_only_recent_nights_when_listing_everything_is_slow(
-    settings: Settings, archive: Path, monkeypatch: pytest.MonkeyPatch
+    maybe_linked: Settings, archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed: list[str] = []
     real = storage.LocalDriver.list_folder
@@ -397,7 +407,7 @@ def test_a_watch_lists_only_recent_nights_when_listing_everything_is_slow(
         return real(self, folder)
 
     monkeypatch.setattr(storage.LocalDriver, "list_folder", slow)
-    with watching(settings) as (indexer, outcomes):
+    with watching(maybe_linked) as (indexer, outcomes):
         wait_for(lambda: len(outcomes) == 3)
         write(archive / "science/year=2024/month=11/day=15/part-0.parquet", [ztf_alert(91)])
         wait_for(lambda: found(indexer, 91))

@@ -77,7 +77,18 @@ def test_an_archive_that_is_itself_a_link_is_served(folder: Path, tmp_path: Path
     (tmp_path / "link").symlink_to(folder)
     archive = open_archive(tmp_path / "link")
     assert locate_one(archive, "night/a.parquet").size == 100
-    assert locate_one(archive, str(tmp_path / "link" / "night" / "a.parquet")).size == 100
+    found = locate_one(archive, str(tmp_path / "link" / "night" / "a.parquet"))
+    assert locate_one(archive, found.path) == archive.present(found.path) == found
+    assert locate_one(archive, str(folder / "night")) == found
+    (folder / "out").symlink_to(tmp_path)
+    for path in (
+        tmp_path,
+        tmp_path / "secret.parquet",
+        folder / "out",
+        folder / "out/secret.parquet",
+    ):
+        with pytest.raises(PathForbidden):
+            archive.locate(str(path))
 
 
 def test_roots_open_other_folders_and_close_the_rest(folder: Path, tmp_path: Path) -> None:

@@ -683,7 +683,18 @@ def _identity(url: URL) -> _Identity:
 
 _OPTIONS: Mapping[str, dict[str, Any]] = {
     "sqlite": {"connect_args": {"check_same_thread": False, "timeout": BUSY_SECONDS}},
-    "postgresql": {"connect_args": {"connect_timeout": 3, "options": "-c statement_timeout=60000"}},
+    "postgresql": {
+        "connect_args": {
+            "connect_timeout": 3,
+            "options": "-c statement_timeout=60000",
+            # A server that vanished without a word is given up after 15 s, else after a quarter of
+            # an hour: the first is for a query that does not arrive, the rest for one that did.
+            "tcp_user_timeout": 15_000,
+            "keepalives_idle": 5,
+            "keepalives_interval": 5,
+            "keepalives_count": 2,
+        }
+    },
 }
 
 

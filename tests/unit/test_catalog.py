@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import queue
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -23,8 +24,9 @@ from cutout_api.settings import parse_address
 from cutout_api.storage import FileId
 from cutout_api.surveys import LSST, ZTF, Survey
 
-from ..postgres import PostgresServer
+from ..postgres import Network, PostgresServer
 from ..service import ROOT
+from .test_indexing import wait_for
 
 ADDRESS = parse_address("/data/archive")
 NIGHT = "/data/archive/year=2024/month=11/day=14"
@@ -365,6 +367,47 @@ def test_a_server_that_is_gone_is_unavailable_until_it_is_back(postgres: Postgre
         postgres.start()
     assert catalog.find_alert(ZTF, 1) is not None
     assert catalog.put_file(a_file("b"), [alerts((2, A, 1.0))])
+
+
+@pytest.mark.parametrize("lost", ["question", "answer"])
+def test_a_server_that_vanishes_without_a_word_is_given_up(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    for name in ("tcp_user_timeout", "keepalives_idle", "keepalives_interval"):
+        given = module._OPTIONS["postgresql"]["connect_args"]
+        monkeypatch.setitem(given, name, given[name] // 5)
+    url = postgres.new_database()
+    open_catalog(url).put_file(a_file(), [alerts((1, A, 1.0))])
+    network = Network(postgres.port)
+    catalog = open_catalog(url.replace(str(postgres.port), str(network.port)))
+    outcomes: queue.Queue[Any] = queue.Queue()
+
+    def look_up() -> None:
+        try:
+            outcomes.put(catalog.find_alert(ZTF, 1))
+            asked.wait(20)
+            outcomes.put(catalog.find_alert(ZTF, 1))
+        except CatalogUnavailable as error:
+            outcomes.put(error)
+
+    asked = threading.Event()
+    threading.Thread(target=look_up, daemon=True).start()
+    engine = sa.create_engine(database_url(url))
+    try:
+        assert outcomes.get(timeout=20).alert_id == 1
+        with engine.begin() as other, engine.connect() as looking:
+            other.execute(sa.text("LOCK TABLE file"))  # the server takes the question, and waits
+            if lost == "question":
+                network.lose_everything()
+            asked.set()
+            if lost == "answer":
+                waiting = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+                wait_for(lambda: looking.scalar(waiting))
+                network.lose_everything()
+            assert isinstance(outcomes.get(timeout=20), CatalogUnavailable)
+    finally:
+        network.close()
+        engine.dispose()
 
 
 def test_a_catalog_split_by_nights_answers_as_before(postgres: PostgresServer) -> None:

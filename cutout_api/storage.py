@@ -84,7 +84,10 @@ class Status:
 
 
 class RawFile(Protocol):
-    """An open file as a driver gives it; ``read_at`` may be called by several threads at once."""
+    """An open file as a driver gives it; ``read_at`` may be called by several threads at once.
+
+    It closes by itself when nobody refers to it any more.
+    """
 
     def read_at(self, length: int, offset: int) -> bytes: ...
     def close(self) -> None: ...
@@ -277,7 +280,6 @@ class OpenFile:
         self._archive = archive
         self._lock = threading.Lock()
         self._raw: RawFile | None = None
-        self._generation = 0
 
     def read_at(self, length: int, offset: int) -> bytes:
         """Return the bytes at ``offset``: ``length`` of them, fewer only at the end of the file.
@@ -288,11 +290,13 @@ class OpenFile:
         length = min(length, self.size - offset)
         if length <= 0:
             return b""
-        raw, generation = self._opened()
+        raw = self._raw
+        if raw is None:
+            raw = self._reopened(None)
         try:
             data = raw.read_at(length, offset)
         except DRIVER_ERRORS:
-            raw = self._reopened(generation)
+            raw = self._reopened(raw)
             with storage_errors(self.id.path):
                 data = raw.read_at(length, offset)
         metrics.READS.inc()
@@ -308,25 +312,17 @@ class OpenFile:
         self._archive.give_back(self)
 
     def close(self) -> None:
+        """Let go of the handle, which closes with the last of those who still read through it."""
         with self._lock:
-            raw, self._raw = self._raw, None
-        if raw is not None:
-            close_quietly(raw)
+            self._raw = None
 
-    def _opened(self) -> tuple[RawFile, int]:
-        raw, generation = self._raw, self._generation
-        if raw is None:
-            raw = self._reopened(generation)
-        return raw, self._generation
-
-    def _reopened(self, generation: int) -> RawFile:
-        """Return a file opened after ``generation``, by this thread or by another."""
+    def _reopened(self, broken: RawFile | None) -> RawFile:
+        """Return another handle than the one that failed, opened by this thread or by another."""
         with self._lock:
-            if self._raw is not None and self._generation != generation:
+            if self._raw is not None and self._raw is not broken:
                 return self._raw
-            old, self._raw = self._raw, None
-            if old is not None:
-                close_quietly(old)
+            # Not closed: libhdfs would free what another thread may be reading through.
+            self._raw = None
             with storage_errors(self.id.path):
                 raw = self._archive.driver.open(self.id.path)
             try:
@@ -336,7 +332,6 @@ class OpenFile:
                 close_quietly(raw)
                 raise
             self._raw = raw
-            self._generation += 1
             return raw
 
 

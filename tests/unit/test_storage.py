@@ -269,6 +269,44 @@ def test_a_failed_read_is_tried_once_more_on_a_file_opened_anew(folder: Path) ->
             file.read_at(4, 0)
 
 
+def test_a_handle_that_fails_one_reader_is_not_closed_under_another(folder: Path) -> None:
+    archive = open_archive(folder)
+    file_id = locate_one(archive, "night/a.parquet")
+    open_file = archive.driver.open
+    reading, go_on = threading.Event(), threading.Event()
+    opened: list[str] = []
+    failures: list[Exception] = []
+
+    class Handle:
+        def __init__(self, path: str) -> None:
+            self._raw, self._first = open_file(path), not opened
+            self.close = self._raw.close
+            opened.append(path)
+
+        def read_at(self, length: int, offset: int) -> bytes:
+            if self._first and offset == 0:
+                raise OSError("the connection broke")
+            if self._first:
+                reading.set()
+                go_on.wait(20)
+            try:
+                return bytes(self._raw.read_at(length, offset))
+            except Exception as error:
+                failures.append(error)
+                raise
+
+    archive.driver.open = Handle  # type: ignore[method-assign]
+    with archive.open(file_id) as file, ThreadPoolExecutor(1) as pool:
+        other = pool.submit(file.read_at, 2, 1)
+        assert reading.wait(20)
+        assert file.read_at(1, 0) == b"\0"
+        assert open_below(folder) == 2
+        go_on.set()
+        assert other.result() == b"\1\2"
+        assert (len(opened), failures) == (2, [])
+        assert open_below(folder) == 1  # the old one closed as it was let go of
+
+
 def test_what_the_service_may_not_read_is_forbidden_not_a_failure() -> None:
     # Root may read everything, so a child without its rights tries.
     with tempfile.TemporaryDirectory() as name:

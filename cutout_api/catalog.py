@@ -327,9 +327,12 @@ class Catalog:
         *,
         state: str = OK,
         message: str = "",
+        check: Callable[[FileId], None] | None = None,
     ) -> bool:
         """Replace what is known of a file by this version of it, its alerts included.
 
+        Before another version is replaced, ``check`` is asked, and whatever it raises raised: that
+        may be a newer one, which another process wrote while this one was read.
         Returns False where this version is there already: another process was faster.
         """
         if any(len(alerts) > MOST_ROWS for alerts in columns):
@@ -340,6 +343,8 @@ class Catalog:
             if old is not None:
                 if _record(old).id == file_id and old.state == state:
                     return False
+                if check is not None and old.state != GONE:
+                    check(file_id)
                 _remove(connection, old.number)
             number = connection.execute(
                 sa.insert(FILES)
@@ -356,12 +361,15 @@ class Catalog:
             # PostgreSQL: another process wrote this path since it was looked at.
             return self._write(write)
 
-    def drop_file(self, path: str) -> bool:
-        """Note that a file is gone, and forget its alerts; False where it was not known."""
+    def drop_file(self, file_id: FileId) -> bool:
+        """Note that this version of a file is gone, and forget its alerts.
+
+        Returns False where it is not known, nor is where another process wrote a newer one.
+        """
 
         def write(connection: Connection) -> bool:
-            old = connection.execute(_file_of(self._archive, path)).first()
-            if old is None or old.state == GONE:
+            old = connection.execute(_file_of(self._archive, file_id.path)).first()
+            if old is None or old.state == GONE or _record(old).id != file_id:
                 return False
             _remove(connection, old.number)
             kept = {name: value for name, value in old._mapping.items() if name != "number"}

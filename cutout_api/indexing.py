@@ -191,9 +191,10 @@ class Indexer:
         self._folders.setdefault(posixpath.dirname(file_id.path), set()).add(file_id.path)
 
     def _drop(self, path: str) -> Outcome:
-        self.catalog.drop_file(path)
         self._reader.forget(path)
-        if self._known.pop(path, None):
+        if path in self._known:
+            known, _ = self._known.pop(path)
+            self.catalog.drop_file(known)
             self._folders[posixpath.dirname(path)].discard(path)
         return Outcome(path, GONE)
 
@@ -254,7 +255,7 @@ class Indexer:
                 file_id = running.pop(future)
                 outcome, columns = future.result()
                 if outcome.state in (OK, DAMAGED, UNKNOWN_SCHEMA):
-                    self._write(file_id, outcome, columns)
+                    outcome = self._write(file_id, outcome, columns)
                 failures = failures + 1 if outcome.state == UNAVAILABLE else 0
                 if failures >= MOST_FAILURES:
                     for rest in running:
@@ -282,9 +283,15 @@ class Indexer:
             return Outcome(file_id.path, UNKNOWN_SCHEMA, message=reason), ()
         return Outcome(file_id.path, OK, rows), columns
 
-    def _write(self, file_id: FileId, outcome: Outcome, columns: Sequence[AlertColumns]) -> None:
-        self.catalog.put_file(file_id, columns, state=outcome.state, message=outcome.message)
-        self._remember(file_id, outcome.state)
+    def _write(self, file_id: FileId, outcome: Outcome, columns: Sequence[AlertColumns]) -> Outcome:
+        state, message = outcome.state, outcome.message
+        check = self.archive.check_unchanged
+        try:
+            self.catalog.put_file(file_id, columns, state=state, message=message, check=check)
+        except FileChanged as error:
+            return Outcome(file_id.path, *_state_after(error, file_id.path))
+        self._remember(file_id, state)
+        return outcome
 
     # --- keeping up
 

@@ -21,7 +21,7 @@ from cutout_api.catalog import DAMAGED, GONE, OK, Catalog, database_url, night_o
 from cutout_api.errors import CatalogUnavailable
 from cutout_api.settings import Catalog as CatalogSettings
 from cutout_api.settings import parse_address
-from cutout_api.storage import FileId
+from cutout_api.storage import FileChanged, FileId
 from cutout_api.surveys import LSST, ZTF, Survey
 
 from ..postgres import Network, PostgresServer
@@ -142,15 +142,43 @@ def test_a_new_version_of_a_file_replaces_the_old_one(catalog: Catalog) -> None:
 
 def test_a_file_that_is_gone_leaves_no_alerts_behind(catalog: Catalog) -> None:
     catalog.put_file(a_file(), [alerts((1, A, 1.0))])
-    assert catalog.drop_file(a_file().path)
-    assert not catalog.drop_file(a_file().path)
-    assert not catalog.drop_file("/data/archive/never")
+    assert catalog.drop_file(a_file())
+    assert not catalog.drop_file(a_file())
+    assert not catalog.drop_file(a_file("never"))
     assert catalog.find_alert(ZTF, 1) is None
     assert catalog.files() == []
     assert catalog.status().files == {"ok": 0, "damaged": 0, "unknown-schema": 0, "gone": 1}
     assert [record.state for record in catalog.files(states=[GONE])] == [GONE]
     assert catalog.put_file(a_file(), [alerts((1, A, 1.0))])
     assert catalog.status().files[OK] == 1
+
+
+def test_another_version_is_replaced_only_if_the_check_allows_it(catalog: Catalog) -> None:
+    asked: list[FileId] = []
+
+    def put(modified: int, check: Any = asked.append) -> bool:
+        return catalog.put_file(
+            a_file(modified=modified), [alerts((modified, A, 1.0))], check=check
+        )
+
+    def refuse(file_id: FileId) -> None:
+        raise FileChanged(file_id.path)
+
+    assert put(1)
+    assert not put(1)
+    assert asked == []  # there was nothing to replace
+    assert put(2)
+    assert asked == [a_file(modified=2)]
+    with pytest.raises(FileChanged):
+        put(1, refuse)
+    assert [record.id for record in catalog.files()] == [a_file(modified=2)]
+    assert catalog.find_alert(ZTF, 2) is not None
+
+
+def test_only_the_version_that_is_known_to_be_gone_is_dropped(catalog: Catalog) -> None:
+    catalog.put_file(a_file(modified=2), [alerts((1, A, 1.0))])
+    assert not catalog.drop_file(a_file(modified=1))
+    assert catalog.find_alert(ZTF, 1) is not None
 
 
 def test_damaged_files_are_known_with_the_reason(catalog: Catalog) -> None:
@@ -422,7 +450,7 @@ def test_a_catalog_split_by_nights_answers_as_before(postgres: PostgresServer) -
     for number in range(4, 8):
         catalog.put_file(a_file(f"{number}"), [alerts((number, A, 1.0), (10 + number, B, 2.0))])
     catalog.put_file(a_file("1", 2), [alerts((1, A, 5.0))])
-    catalog.drop_file(a_file("2").path)
+    catalog.drop_file(a_file("2"))
     assert [entry.alert_id for entry in catalog.alerts_of(ZTF, [A])] == [0, 3, 4, 5, 6, 7, 1]
     assert catalog.find_alert(ZTF, 12) is None
     assert set(catalog.find_alerts(ZTF, range(20))) == {0, 1, 3, 4, 5, 6, 7, 10, *range(13, 18)}

@@ -339,6 +339,45 @@ def test_two_indexers_at_once_do_what_one_does(archive: Path, catalog_url: str) 
     assert (len(files), len(alerts)) == (30, 3 * 2 + 27)
 
 
+def run_another(settings: Settings) -> None:
+    with open_indexer(settings, blocks=False, jobs=1) as other:
+        other.run(other.plan())
+
+
+def test_a_file_that_another_indexer_saw_rewritten_meanwhile_is_not_put_back(
+    indexer: Indexer, settings: Settings, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cutout_api import indexing
+
+    monkeypatch.setattr(indexing, "SETTLING_SECONDS", 0.1)
+    index(indexer)
+    write(archive / NIGHT / "part-1.parquet", [ztf_alert(50)])
+    plan = indexer.plan()
+    put_file = indexer.catalog.put_file
+
+    def put_late(*arguments: Any, **options: Any) -> bool:
+        monkeypatch.setattr(indexer.catalog, "put_file", put_file)
+        write(archive / NIGHT / "part-1.parquet", [ztf_alert(60)])
+        run_another(settings)
+        return put_file(*arguments, **options)
+
+    monkeypatch.setattr(indexer.catalog, "put_file", put_late)
+    indexer.run(plan)
+    assert (found(indexer, 50), found(indexer, 60)) == (None, "part-1.parquet")
+
+
+def test_a_file_that_another_indexer_saw_come_back_meanwhile_is_not_dropped(
+    indexer: Indexer, settings: Settings, archive: Path
+) -> None:
+    index(indexer)
+    (archive / NIGHT / "part-1.parquet").unlink()
+    plan = indexer.plan()
+    write(archive / NIGHT / "part-1.parquet", [ztf_alert(50)])
+    run_another(settings)
+    indexer.run(plan)
+    assert found(indexer, 50) == "part-1.parquet"
+
+
 @contextmanager
 def watching(settings: Settings, seconds: float = 0.1) -> Iterator[tuple[Indexer, list[Outcome]]]:
     """Watch in a thread until the block ends."""

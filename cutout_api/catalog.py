@@ -724,8 +724,10 @@ def _tune_sqlite_writer(connection: Any, _record: Any) -> None:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             break
-        except sqlite3.OperationalError:
-            if clock.monotonic() > end:
+        except sqlite3.OperationalError as error:
+            reason = error.sqlite_errorcode & 0xFF  # what is above says more about it
+            busy = reason in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            if not busy or clock.monotonic() > end:
                 raise
             clock.sleep(0.02)
     # With a WAL, a power cut may take the last transactions, whole; a kill takes none.

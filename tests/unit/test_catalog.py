@@ -7,6 +7,7 @@ import multiprocessing
 import queue
 import sqlite3
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -333,6 +334,18 @@ def test_a_file_that_is_no_database_is_an_error_with_a_remedy(tmp_path: Path) ->
             use()
         assert caught.value.retry_after
         assert str(tmp_path) not in caught.value.detail
+
+
+def test_a_database_that_cannot_be_written_is_told_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE other (n INTEGER)")
+    connection.close()
+    catalog = open_catalog(f"sqlite:///file:{path}?mode=ro&uri=true")
+    start = time.monotonic()
+    with pytest.raises(CatalogUnavailable):
+        catalog.prepare()
+    assert time.monotonic() - start < module.BUSY_SECONDS / 4
 
 
 def test_a_database_file_that_was_replaced_is_noticed(tmp_path: Path) -> None:

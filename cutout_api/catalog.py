@@ -355,11 +355,7 @@ class Catalog:
                 _insert_alerts(connection, number, alerts)
             return True
 
-        try:
-            return self._write(write)
-        except IntegrityError:
-            # PostgreSQL: another process wrote this path since it was looked at.
-            return self._write(write)
+        return self._write(write)
 
     def drop_file(self, file_id: FileId) -> bool:
         """Note that this version of a file is gone, and forget its alerts.
@@ -388,8 +384,7 @@ class Catalog:
             if connection.execute(sa.update(WALKS).where(ours).values(now)).rowcount == 0:
                 connection.execute(sa.insert(WALKS).values(now | {"archive": self._archive}))
 
-        with suppress(IntegrityError):  # another process just did
-            self._write(write)
+        self._write(write)
 
     def close(self) -> None:
         """Close what this thread has open; other threads' connections end with them."""
@@ -479,14 +474,16 @@ class Catalog:
         raise AssertionError
 
     def _write(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` in a transaction, once more where another process wrote the same row."""
         engine = self._engine()
-        try:
-            with engine.begin() as connection:
-                return work(connection)
-        except IntegrityError:
-            raise
-        except SQLAlchemyError as error:
-            raise _unavailable(error) from error
+        for attempt in (1, 2):
+            try:
+                with engine.begin() as connection:
+                    return work(connection)
+            except SQLAlchemyError as error:
+                if attempt == 2 or not isinstance(error, IntegrityError):
+                    raise _unavailable(error) from error
+        raise AssertionError
 
     def _engine(self) -> Engine:
         self._connections()

@@ -336,6 +336,15 @@ def test_a_file_that_is_no_database_is_an_error_with_a_remedy(tmp_path: Path) ->
         assert str(tmp_path) not in caught.value.detail
 
 
+def test_a_row_that_the_database_refuses_twice_is_told_as_any_failure(catalog_url: str) -> None:
+    catalog = open_catalog(catalog_url)
+    catalog.put_file(a_file("a"), [])
+    with sa.create_engine(database_url(catalog_url)).begin() as connection:
+        connection.execute(sa.text("CREATE UNIQUE INDEX one_file ON file (archive)"))
+    with pytest.raises(CatalogUnavailable):
+        catalog.put_file(a_file("b"), [])
+
+
 def test_a_database_that_cannot_be_written_is_told_at_once(tmp_path: Path) -> None:
     path = tmp_path / "catalog.sqlite"
     connection = sqlite3.connect(path)

@@ -215,8 +215,8 @@ class Indexer:
                 yield outcome
         if late:
             time.sleep(SETTLING_SECONDS + 0.1)
-            again, gone = self._look_again(late)
-            yield from gone
+            again, outcomes = self._look_again(late)
+            yield from outcomes
             yield from (outcome for _, outcome in self._each(again))
 
     def run(self, plan: Plan) -> list[Outcome]:
@@ -229,15 +229,22 @@ class Indexer:
         self._noted = time.monotonic()
 
     def _look_again(self, late: Sequence[FileId]) -> tuple[list[FileId], list[Outcome]]:
+        """Return the files that have settled, and what came of the others."""
         found: list[FileId] = []
-        gone: list[Outcome] = []
+        outcomes: list[Outcome] = []
         for file_id in late:
             self.archive.forget(file_id.path)
             try:
-                found.append(self.archive.present(file_id.path))
+                present = self.archive.present(file_id.path)
             except ArchiveFileNotFound:
-                gone.append(self._drop(file_id.path))
-        return found, gone
+                outcomes.append(self._drop(file_id.path))
+                continue
+            if present.is_settled:
+                found.append(present)
+            else:
+                changing = _state_after(FileChanged(present.path), present.path)
+                outcomes.append(Outcome(present.path, *changing))
+        return found, outcomes
 
     def _each(self, files: Sequence[FileId]) -> Iterator[tuple[FileId, Outcome]]:
         """Read files with all threads, a few ahead of what is written."""

@@ -486,14 +486,17 @@ class Archive:
         if now - seen < self._recheck_seconds:
             return files
         files = self._look_at(hdfs_path)
-        with self._lock:
-            self._looked_at[hdfs_path] = (now, files)
-            self._forget_oldest_looks()
+        self._note_look(hdfs_path, now, files)
         return files
 
-    def _forget_oldest_looks(self) -> None:
-        while len(self._looked_at) > self._most_open:
-            self._looked_at.popitem(last=False)
+    def _note_look(self, path: str, now: float, files: tuple[FileId, ...]) -> None:
+        if self._recheck_seconds == 0:  # nobody would ask what was found
+            return
+        with self._lock:
+            self._looked_at[path] = (now, files)
+            self._looked_at.move_to_end(path)
+            while len(self._looked_at) > self._most_open:
+                self._looked_at.popitem(last=False)
 
     def present(self, path: str) -> FileId:
         """Return the present version of a file that was found before, by its absolute path.
@@ -509,9 +512,7 @@ class Archive:
         if not (self._is_inside(path) if local else self._is_below(path, self.roots)):
             raise PathForbidden(f"{file_name(path)} is outside the folders that this service reads")
         found = self._status(path).file_id
-        with self._lock:
-            self._looked_at[path] = (now, (found,))
-            self._forget_oldest_looks()
+        self._note_look(path, now, (found,))
         return found
 
     def forget(self, hdfs_path: str) -> None:

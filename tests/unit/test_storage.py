@@ -173,6 +173,27 @@ def test_an_empty_folder_is_not_found(folder: Path) -> None:
         open_archive(folder).locate("empty")
 
 
+def test_of_what_was_looked_at_the_least_recent_is_forgotten_first(folder: Path) -> None:
+    for name in ("b.parquet", "c.parquet"):
+        (folder / name).write_bytes(b"x")
+    archive = open_archive(folder, open_files=2)
+    archive._recheck_seconds = 1e-9  # as on HDFS, when each look is too old for the next
+    for name in ("night/a.parquet", "b.parquet", "night/a.parquet", "c.parquet"):
+        locate_one(archive, name)
+    archive._recheck_seconds = 60
+    for file in ("night/a.parquet", "b.parquet", "c.parquet"):
+        (folder / file).unlink()
+    assert locate_one(archive, "night/a.parquet").size == 100
+    with pytest.raises(ArchiveFileNotFound):
+        archive.locate("b.parquet")
+
+
+def test_nothing_is_kept_of_a_look_on_local_disk(folder: Path) -> None:
+    archive = open_archive(folder)
+    archive.present(locate_one(archive, "night").path)
+    assert archive._looked_at == {}
+
+
 def test_reads_return_the_bytes_asked_and_stop_at_the_end(folder: Path) -> None:
     archive = open_archive(folder)
     with archive.open(locate_one(archive, "night/a.parquet")) as file:

@@ -96,12 +96,10 @@ class Indexer:
     every file is read once to note where each stamp is in it.
     """
 
-    def __init__(
-        self, settings: Settings, reader: Reader, *, blocks: bool, jobs: int, pages: bool = False
-    ) -> None:
+    def __init__(self, reader: Reader, *, blocks: bool, jobs: int, pages: bool = False) -> None:
         self._reader = reader
         self.archive = reader.archive
-        self.catalog = Catalog(settings.catalog, reader.archive.address)
+        self.catalog = reader.catalog
         self._blocks = blocks
         self._maps = blocks or pages
         self._jobs = jobs
@@ -117,7 +115,6 @@ class Indexer:
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self.catalog.close()
 
     # --- finding what there is to do
 
@@ -408,7 +405,7 @@ def open_indexer(
     limits = replace(settings.limits, folder_files=sys.maxsize)
     reader = Reader(replace(settings, limits=limits))
     jobs = jobs or min(8, 2 * _cores())
-    indexer = Indexer(settings, reader, blocks=blocks, jobs=jobs, pages=pages)
+    indexer = Indexer(reader, blocks=blocks, jobs=jobs, pages=pages)
     try:
         yield indexer
     finally:

@@ -489,9 +489,11 @@ class Catalog:
         self._connections()
         with self._lock:
             if self._writing is not None and self._writing[1] != _identity(self._url):
-                # Written to, a file that was deleted takes everything, and nobody sees it.
+                # A file that was deleted can be written to, and nobody would see it; and whoever
+                # goes on in its place must know that what was written is not there.
                 self._writing[0].dispose()
                 self._writing = None
+                raise CatalogUnavailable("the catalog was deleted or replaced by another")
             if self._writing is None:
                 engine = _writing_engine(self._url)
                 try:

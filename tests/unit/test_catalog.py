@@ -385,6 +385,8 @@ def test_a_database_file_that_is_deleted_or_replaced_is_not_written_to(
         made.put_file(a_file("b"), [alerts((2, A, 1.0))])
         made.close()
         other.rename(path)
+    with pytest.raises(CatalogUnavailable, match="deleted or replaced"):
+        writer.put_file(a_file("c"), [alerts((3, A, 1.0))])
     writer.put_file(a_file("c"), [alerts((3, A, 1.0))])
     found = open_catalog(f"sqlite:///{path}").files()
     names = [Path(record.id.path).name for record in found]

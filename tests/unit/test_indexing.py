@@ -454,6 +454,26 @@ def test_a_watch_lists_only_recent_nights_when_listing_everything_is_slow(
     assert listed.count(str(archive)) == 1
 
 
+def test_a_watch_fills_the_catalog_anew_when_it_was_deleted(
+    settings: Settings, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = storage.LocalDriver.list_folder
+
+    def slow(self: storage.LocalDriver, folder: str) -> list[storage.Status]:
+        if folder == str(archive):
+            time.sleep(0.5)  # so that the next listing of everything is due in 25 s
+        return real(self, folder)
+
+    monkeypatch.setattr(storage.LocalDriver, "list_folder", slow)
+    with watching(settings) as (indexer, outcomes):
+        wait_for(lambda: len(outcomes) == 3)
+        for file in archive.parent.glob("catalog.sqlite*"):
+            file.unlink()
+        write(archive / NIGHT / "part-9.parquet", [ztf_alert(90)])
+        wait_for(lambda: found(indexer, 90) and found(indexer, 0))
+        assert indexer.catalog.status().files[OK] == 4
+
+
 def test_a_watch_survives_an_archive_that_is_away(
     settings: Settings, archive: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

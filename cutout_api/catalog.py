@@ -37,6 +37,7 @@ from .surveys import SURVEYS, KeyValue, Survey
 
 log = logging.getLogger("cutout_api")
 T = TypeVar("T")
+_Identity = tuple[int, int] | None
 
 ROW_BITS = 24
 MOST_ROWS = 1 << ROW_BITS
@@ -163,7 +164,7 @@ class Catalog:
         self._archive = str(archive)
         self._lock = threading.Lock()
         self._reading: _Connections | None = None
-        self._writing: Engine | None = None
+        self._writing: tuple[Engine, _Identity] | None = None
 
     # --- looking up
 
@@ -326,9 +327,12 @@ class Catalog:
         *,
         state: str = OK,
         message: str = "",
+        check: Callable[[FileId], None] | None = None,
     ) -> bool:
         """Replace what is known of a file by this version of it, its alerts included.
 
+        Before another version is replaced, ``check`` is asked, and whatever it raises raised: that
+        may be a newer one, which another process wrote while this one was read.
         Returns False where this version is there already: another process was faster.
         """
         if any(len(alerts) > MOST_ROWS for alerts in columns):
@@ -339,6 +343,8 @@ class Catalog:
             if old is not None:
                 if _record(old).id == file_id and old.state == state:
                     return False
+                if check is not None and old.state != GONE:
+                    check(file_id)
                 _remove(connection, old.number)
             number = connection.execute(
                 sa.insert(FILES)
@@ -349,18 +355,17 @@ class Catalog:
                 _insert_alerts(connection, number, alerts)
             return True
 
-        try:
-            return self._write(write)
-        except IntegrityError:
-            # PostgreSQL: another process wrote this path since it was looked at.
-            return self._write(write)
+        return self._write(write)
 
-    def drop_file(self, path: str) -> bool:
-        """Note that a file is gone, and forget its alerts; False where it was not known."""
+    def drop_file(self, file_id: FileId) -> bool:
+        """Note that this version of a file is gone, and forget its alerts.
+
+        Returns False where it is not known, nor is where another process wrote a newer one.
+        """
 
         def write(connection: Connection) -> bool:
-            old = connection.execute(_file_of(self._archive, path)).first()
-            if old is None or old.state == GONE:
+            old = connection.execute(_file_of(self._archive, file_id.path)).first()
+            if old is None or old.state == GONE or _record(old).id != file_id:
                 return False
             _remove(connection, old.number)
             kept = {name: value for name, value in old._mapping.items() if name != "number"}
@@ -379,8 +384,7 @@ class Catalog:
             if connection.execute(sa.update(WALKS).where(ours).values(now)).rowcount == 0:
                 connection.execute(sa.insert(WALKS).values(now | {"archive": self._archive}))
 
-        with suppress(IntegrityError):  # another process just did
-            self._write(write)
+        self._write(write)
 
     def close(self) -> None:
         """Close what this thread has open; other threads' connections end with them."""
@@ -388,7 +392,7 @@ class Catalog:
             if self._reading is not None:
                 self._reading.drop()
             if self._writing is not None:
-                self._writing.dispose()
+                self._writing[0].dispose()
             self._reading = self._writing = None
 
     def _describe(
@@ -470,18 +474,26 @@ class Catalog:
         raise AssertionError
 
     def _write(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` in a transaction, once more where another process wrote the same row."""
         engine = self._engine()
-        try:
-            with engine.begin() as connection:
-                return work(connection)
-        except IntegrityError:
-            raise
-        except SQLAlchemyError as error:
-            raise _unavailable(error) from error
+        for attempt in (1, 2):
+            try:
+                with engine.begin() as connection:
+                    return work(connection)
+            except SQLAlchemyError as error:
+                if attempt == 2 or not isinstance(error, IntegrityError):
+                    raise _unavailable(error) from error
+        raise AssertionError
 
     def _engine(self) -> Engine:
         self._connections()
         with self._lock:
+            if self._writing is not None and self._writing[1] != _identity(self._url):
+                # A file that was deleted can be written to, and nobody would see it; and whoever
+                # goes on in its place must know that what was written is not there.
+                self._writing[0].dispose()
+                self._writing = None
+                raise CatalogUnavailable("the catalog was deleted or replaced by another")
             if self._writing is None:
                 engine = _writing_engine(self._url)
                 try:
@@ -489,8 +501,8 @@ class Catalog:
                         _migrate(connection)
                 except SQLAlchemyError as error:
                     raise _unavailable(error) from error
-                self._writing = engine
-            return self._writing
+                self._writing = (engine, _identity(self._url))
+            return self._writing[0]
 
 
 def database_url(url: str) -> URL:
@@ -604,14 +616,14 @@ class _Connections:
 
     def __init__(self, url: URL) -> None:
         self.process = os.getpid()
-        self._file = url.database if url.get_backend_name() == "sqlite" else None
+        self._url = url
         self._engine = sa.create_engine(
             url,
             poolclass=sa.NullPool,
             isolation_level="AUTOCOMMIT",
             **_OPTIONS[url.get_backend_name()],
         )
-        if self._file is not None:
+        if url.get_backend_name() == "sqlite":
             sa.event.listen(self._engine, "connect", _tune_sqlite_reader)
         self._statements = {
             (what, survey.name): self._compile(
@@ -629,11 +641,11 @@ class _Connections:
     def get(self) -> Connection | None:
         """Return this thread's connection; None where no catalog was made yet."""
         found: tuple[Connection, Any] | None = getattr(self._local, "found", None)
-        identity = self._identity()
+        identity = _identity(self._url)
         if found is not None and found[1] == identity:
             return found[0]
         self.drop()
-        if self._file is not None and identity is None:
+        if identity is None:
             return None
         connection = self._engine.connect()
         version = _version(connection)
@@ -659,25 +671,37 @@ class _Connections:
             with suppress(SQLAlchemyError):
                 found[0].close()
 
-    def _identity(self) -> tuple[int, int] | None:
-        """Tell one database file from another that took its place."""
-        if self._file is None:
-            return (0, 0)
-        try:
-            status = os.stat(self._file)  # noqa: PTH116
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino
-
     def _compile(self, query: sa.Select[Any]) -> tuple[str, Sequence[str]]:
         compiled = query.compile(dialect=self._engine.dialect)
         names = getattr(compiled, "positiontup", None)
         return str(compiled), tuple(names or ())
 
 
+def _identity(url: URL) -> _Identity:
+    """Tell one database file from another that took its place; None where there is none."""
+    if url.get_backend_name() != "sqlite":
+        return (0, 0)
+    try:
+        status = os.stat(url.database or "")  # noqa: PTH116
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 _OPTIONS: Mapping[str, dict[str, Any]] = {
     "sqlite": {"connect_args": {"check_same_thread": False, "timeout": BUSY_SECONDS}},
-    "postgresql": {"connect_args": {"connect_timeout": 3, "options": "-c statement_timeout=60000"}},
+    "postgresql": {
+        "connect_args": {
+            "connect_timeout": 3,
+            "options": "-c statement_timeout=60000",
+            # A server that vanished without a word is given up after 15 s, else after a quarter of
+            # an hour: the first is for a query that does not arrive, the rest for one that did.
+            "tcp_user_timeout": 15_000,
+            "keepalives_idle": 5,
+            "keepalives_interval": 5,
+            "keepalives_count": 2,
+        }
+    },
 }
 
 
@@ -699,8 +723,10 @@ def _tune_sqlite_writer(connection: Any, _record: Any) -> None:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             break
-        except sqlite3.OperationalError:
-            if clock.monotonic() > end:
+        except sqlite3.OperationalError as error:
+            reason = error.sqlite_errorcode & 0xFF  # what is above says more about it
+            busy = reason in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            if not busy or clock.monotonic() > end:
                 raise
             clock.sleep(0.02)
     # With a WAL, a power cut may take the last transactions, whole; a kill takes none.

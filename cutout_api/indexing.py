@@ -96,12 +96,10 @@ class Indexer:
     every file is read once to note where each stamp is in it.
     """
 
-    def __init__(
-        self, settings: Settings, reader: Reader, *, blocks: bool, jobs: int, pages: bool = False
-    ) -> None:
+    def __init__(self, reader: Reader, *, blocks: bool, jobs: int, pages: bool = False) -> None:
         self._reader = reader
         self.archive = reader.archive
-        self.catalog = Catalog(settings.catalog, reader.archive.address)
+        self.catalog = reader.catalog
         self._blocks = blocks
         self._maps = blocks or pages
         self._jobs = jobs
@@ -117,7 +115,6 @@ class Indexer:
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self.catalog.close()
 
     # --- finding what there is to do
 
@@ -191,9 +188,10 @@ class Indexer:
         self._folders.setdefault(posixpath.dirname(file_id.path), set()).add(file_id.path)
 
     def _drop(self, path: str) -> Outcome:
-        self.catalog.drop_file(path)
         self._reader.forget(path)
-        if self._known.pop(path, None):
+        if path in self._known:
+            known, _ = self._known.pop(path)
+            self.catalog.drop_file(known)
             self._folders[posixpath.dirname(path)].discard(path)
         return Outcome(path, GONE)
 
@@ -214,8 +212,8 @@ class Indexer:
                 yield outcome
         if late:
             time.sleep(SETTLING_SECONDS + 0.1)
-            again, gone = self._look_again(late)
-            yield from gone
+            again, outcomes = self._look_again(late)
+            yield from outcomes
             yield from (outcome for _, outcome in self._each(again))
 
     def run(self, plan: Plan) -> list[Outcome]:
@@ -228,15 +226,22 @@ class Indexer:
         self._noted = time.monotonic()
 
     def _look_again(self, late: Sequence[FileId]) -> tuple[list[FileId], list[Outcome]]:
+        """Return the files that have settled, and what came of the others."""
         found: list[FileId] = []
-        gone: list[Outcome] = []
+        outcomes: list[Outcome] = []
         for file_id in late:
             self.archive.forget(file_id.path)
             try:
-                found += self.archive.locate(file_id.path)
+                present = self.archive.present(file_id.path)
             except ArchiveFileNotFound:
-                gone.append(self._drop(file_id.path))
-        return found, gone
+                outcomes.append(self._drop(file_id.path))
+                continue
+            if present.is_settled:
+                found.append(present)
+            else:
+                changing = _state_after(FileChanged(present.path), present.path)
+                outcomes.append(Outcome(present.path, *changing))
+        return found, outcomes
 
     def _each(self, files: Sequence[FileId]) -> Iterator[tuple[FileId, Outcome]]:
         """Read files with all threads, a few ahead of what is written."""
@@ -254,7 +259,7 @@ class Indexer:
                 file_id = running.pop(future)
                 outcome, columns = future.result()
                 if outcome.state in (OK, DAMAGED, UNKNOWN_SCHEMA):
-                    self._write(file_id, outcome, columns)
+                    outcome = self._write(file_id, outcome, columns)
                 failures = failures + 1 if outcome.state == UNAVAILABLE else 0
                 if failures >= MOST_FAILURES:
                     for rest in running:
@@ -282,9 +287,15 @@ class Indexer:
             return Outcome(file_id.path, UNKNOWN_SCHEMA, message=reason), ()
         return Outcome(file_id.path, OK, rows), columns
 
-    def _write(self, file_id: FileId, outcome: Outcome, columns: Sequence[AlertColumns]) -> None:
-        self.catalog.put_file(file_id, columns, state=outcome.state, message=outcome.message)
-        self._remember(file_id, outcome.state)
+    def _write(self, file_id: FileId, outcome: Outcome, columns: Sequence[AlertColumns]) -> Outcome:
+        state, message = outcome.state, outcome.message
+        check = self.archive.check_unchanged
+        try:
+            self.catalog.put_file(file_id, columns, state=state, message=message, check=check)
+        except FileChanged as error:
+            return Outcome(file_id.path, *_state_after(error, file_id.path))
+        self._remember(file_id, state)
+        return outcome
 
     # --- keeping up
 
@@ -394,7 +405,7 @@ def open_indexer(
     limits = replace(settings.limits, folder_files=sys.maxsize)
     reader = Reader(replace(settings, limits=limits))
     jobs = jobs or min(8, 2 * _cores())
-    indexer = Indexer(settings, reader, blocks=blocks, jobs=jobs, pages=pages)
+    indexer = Indexer(reader, blocks=blocks, jobs=jobs, pages=pages)
     try:
         yield indexer
     finally:

@@ -1,6 +1,6 @@
 """The file system: allowed paths, open files, byte ranges.
 
-Three drivers stand behind one small seam: the status of a path, the files below a folder,
+Three drivers stand behind one small seam: the status of a path, what is in a folder,
 and an open file with a size and ``read_at``. Everything above works with ``FileId`` (path,
 size, modification time), so that a file which was rewritten is another file.
 """
@@ -84,7 +84,10 @@ class Status:
 
 
 class RawFile(Protocol):
-    """An open file as a driver gives it; ``read_at`` may be called by several threads at once."""
+    """An open file as a driver gives it; ``read_at`` may be called by several threads at once.
+
+    It closes by itself when nobody refers to it any more.
+    """
 
     def read_at(self, length: int, offset: int) -> bytes: ...
     def close(self) -> None: ...
@@ -94,7 +97,7 @@ class Driver(Protocol):
     """A file system; each method raises OSError, FileNotFoundError where nothing is there."""
 
     def status(self, path: str) -> Status: ...
-    def files_below(self, folder: str) -> Iterator[Status]: ...
+    def list_folder(self, folder: str) -> list[Status]: ...
     def open(self, path: str) -> RawFile: ...
 
 
@@ -112,10 +115,8 @@ class ArrowDriver:
             raise FileNotFoundError(path)
         return self._status(info)
 
-    def files_below(self, folder: str) -> Iterator[Status]:
-        for info in self._fs.get_file_info(fs.FileSelector(folder, recursive=True)):
-            if info.type == fs.FileType.File:
-                yield self._status(info)
+    def list_folder(self, folder: str) -> list[Status]:
+        return [self._status(info) for info in self._fs.get_file_info(fs.FileSelector(folder))]
 
     def open(self, path: str) -> RawFile:
         file: RawFile = self._fs.open_input_file(path)
@@ -136,10 +137,17 @@ class LocalDriver(ArrowDriver):
         version = f"{info.st_ino}-{info.st_ctime_ns}"
         return Status(path, is_folder, info.st_size, info.st_mtime_ns, version)
 
-    def files_below(self, folder: str) -> Iterator[Status]:
-        for found in super().files_below(folder):
-            with suppress(FileNotFoundError):  # gone meanwhile
-                yield self.status(found.path)
+    def list_folder(self, folder: str) -> list[Status]:
+        found = []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                try:
+                    if entry.is_dir() or entry.is_file():
+                        found.append(self.status(entry.path))
+                except OSError as error:  # gone meanwhile, or a link that leads nowhere
+                    if not _says_nothing_is_there(error):
+                        raise
+        return found
 
 
 @contextmanager
@@ -185,11 +193,9 @@ class NativeDriver:
         with _native_errors():
             return self._status(self._client.get_file_info(path))
 
-    def files_below(self, folder: str) -> Iterator[Status]:
+    def list_folder(self, folder: str) -> list[Status]:
         with _native_errors():
-            for info in self._client.list_status(folder, recursive=True):
-                if not info.isdir:
-                    yield self._status(info)
+            return [self._status(info) for info in self._client.list_status(folder)]
 
     def open(self, path: str) -> RawFile:
         with _native_errors():
@@ -274,7 +280,6 @@ class OpenFile:
         self._archive = archive
         self._lock = threading.Lock()
         self._raw: RawFile | None = None
-        self._generation = 0
 
     def read_at(self, length: int, offset: int) -> bytes:
         """Return the bytes at ``offset``: ``length`` of them, fewer only at the end of the file.
@@ -285,11 +290,13 @@ class OpenFile:
         length = min(length, self.size - offset)
         if length <= 0:
             return b""
-        raw, generation = self._opened()
+        raw = self._raw
+        if raw is None:
+            raw = self._reopened(None)
         try:
             data = raw.read_at(length, offset)
         except DRIVER_ERRORS:
-            raw = self._reopened(generation)
+            raw = self._reopened(raw)
             with storage_errors(self.id.path):
                 data = raw.read_at(length, offset)
         metrics.READS.inc()
@@ -305,25 +312,17 @@ class OpenFile:
         self._archive.give_back(self)
 
     def close(self) -> None:
+        """Let go of the handle, which closes with the last of those who still read through it."""
         with self._lock:
-            raw, self._raw = self._raw, None
-        if raw is not None:
-            close_quietly(raw)
+            self._raw = None
 
-    def _opened(self) -> tuple[RawFile, int]:
-        raw, generation = self._raw, self._generation
-        if raw is None:
-            raw = self._reopened(generation)
-        return raw, self._generation
-
-    def _reopened(self, generation: int) -> RawFile:
-        """Return a file opened after ``generation``, by this thread or by another."""
+    def _reopened(self, broken: RawFile | None) -> RawFile:
+        """Return another handle than the one that failed, opened by this thread or by another."""
         with self._lock:
-            if self._raw is not None and self._generation != generation:
+            if self._raw is not None and self._raw is not broken:
                 return self._raw
-            old, self._raw = self._raw, None
-            if old is not None:
-                close_quietly(old)
+            # Not closed: libhdfs would free what another thread may be reading through.
+            self._raw = None
             with storage_errors(self.id.path):
                 raw = self._archive.driver.open(self.id.path)
             try:
@@ -333,7 +332,6 @@ class OpenFile:
                 close_quietly(raw)
                 raise
             self._raw = raw
-            self._generation += 1
             return raw
 
 
@@ -400,10 +398,14 @@ def storage_errors(path: str) -> Iterator[None]:
     except PermissionError as error:
         raise PathForbidden(f"the service may not read {file_name(path)}") from error
     except DRIVER_ERRORS as error:
-        # hdfs-native gives the class, but no number.
-        if isinstance(error, FileNotFoundError) or getattr(error, "errno", 0) in NOTHING_THERE:
+        if _says_nothing_is_there(error):
             raise ArchiveFileNotFound(f"there is no {file_name(path)} in the archive") from error
         raise StorageUnavailable("the archive does not answer; try again in a moment") from error
+
+
+def _says_nothing_is_there(error: Exception) -> bool:
+    # hdfs-native gives the class, but no number.
+    return isinstance(error, FileNotFoundError) or getattr(error, "errno", 0) in NOTHING_THERE
 
 
 def file_name(path: str) -> str:
@@ -484,14 +486,17 @@ class Archive:
         if now - seen < self._recheck_seconds:
             return files
         files = self._look_at(hdfs_path)
-        with self._lock:
-            self._looked_at[hdfs_path] = (now, files)
-            self._forget_oldest_looks()
+        self._note_look(hdfs_path, now, files)
         return files
 
-    def _forget_oldest_looks(self) -> None:
-        while len(self._looked_at) > self._most_open:
-            self._looked_at.popitem(last=False)
+    def _note_look(self, path: str, now: float, files: tuple[FileId, ...]) -> None:
+        if self._recheck_seconds == 0:  # nobody would ask what was found
+            return
+        with self._lock:
+            self._looked_at[path] = (now, files)
+            self._looked_at.move_to_end(path)
+            while len(self._looked_at) > self._most_open:
+                self._looked_at.popitem(last=False)
 
     def present(self, path: str) -> FileId:
         """Return the present version of a file that was found before, by its absolute path.
@@ -507,9 +512,7 @@ class Archive:
         if not (self._is_inside(path) if local else self._is_below(path, self.roots)):
             raise PathForbidden(f"{file_name(path)} is outside the folders that this service reads")
         found = self._status(path).file_id
-        with self._lock:
-            self._looked_at[path] = (now, (found,))
-            self._forget_oldest_looks()
+        self._note_look(path, now, (found,))
         return found
 
     def forget(self, hdfs_path: str) -> None:
@@ -546,7 +549,7 @@ class Archive:
             wanted = ["/" + posixpath.normpath(path).lstrip("/")]
         else:
             wanted = [posixpath.normpath(posixpath.join(base, path)) for base in self.bases]
-        allowed = tuple(path for path in wanted if self._is_below(path, self.roots))
+        allowed = tuple(path for path in wanted if self._is_served(path))
         if not allowed:
             raise PathForbidden(
                 f"{shorten(hdfs_path)} is outside the folders that this service reads; "
@@ -608,9 +611,8 @@ class Archive:
     def _files_below(self, folder: str, hdfs_path: str) -> tuple[FileId, ...]:
         found = []
         with storage_errors(folder):
-            for status in self.driver.files_below(folder):
-                if _is_data_file(posixpath.relpath(status.path, folder)):
-                    found.append(status)
+            for status in self._walk(folder):
+                found.append(status)
                 if len(found) > self._folder_files:
                     raise InvalidParameter(
                         "hdfsPath",
@@ -621,6 +623,29 @@ class Archive:
             raise ArchiveFileNotFound(f"there is no parquet file in {shorten(hdfs_path)}")
         inside = (status for status in found if self._is_inside(status.path))
         return tuple(status.file_id for status in sorted(inside, key=lambda s: s.path))
+
+    def _walk(self, folder: str) -> Iterator[Status]:
+        """Yield the parquet files below a folder, without Spark's bookkeeping.
+
+        A folder below that vanishes meanwhile has no files; ``folder`` itself is to be there.
+        """
+        folders = [folder]
+        while folders:
+            here = folders.pop()
+            try:
+                listed = self.driver.list_folder(here)
+            except DRIVER_ERRORS as error:
+                if here == folder or not _says_nothing_is_there(error):
+                    raise
+                continue
+            for status in listed:
+                name = posixpath.basename(status.path)
+                if name.startswith(("_", ".")):  # _temporary, _SUCCESS, .crc
+                    continue
+                if status.is_folder:
+                    folders.append(status.path)
+                elif name.endswith(".parquet"):
+                    yield status
 
     def _within_roots(self, path: str, hdfs_path: str) -> str:
         """Return ``path`` with symbolic links followed, unless they lead out of the roots."""
@@ -633,8 +658,19 @@ class Archive:
     def _is_inside(self, path: str) -> bool:
         if self.address.host is not None:
             return True
-        roots = tuple(os.path.realpath(root) for root in self.roots)
-        return self._is_below(os.path.realpath(path), roots)
+        return self._is_below(os.path.realpath(path), self._real_roots())
+
+    def _is_served(self, path: str) -> bool:
+        """Tell whether a path is spelled as one below a root, or as ``FileId`` spells those.
+
+        A root may be a symbolic link, and the path of a file that was found is the real one.
+        """
+        if self._is_below(path, self.roots):
+            return True
+        return self.address.host is None and self._is_below(path, self._real_roots())
+
+    def _real_roots(self) -> tuple[str, ...]:
+        return tuple(os.path.realpath(root) for root in self.roots)
 
     @staticmethod
     def _is_below(path: str, roots: tuple[str, ...]) -> bool:
@@ -674,10 +710,3 @@ def _leads_up(path: str) -> bool:
         if decoded == path:
             return False
         path = decoded
-
-
-def _is_data_file(relative: str) -> bool:
-    """Tell parquet files from Spark's bookkeeping (``_temporary``, ``_SUCCESS``, ``.crc``)."""
-    return relative.endswith(".parquet") and not any(
-        part.startswith(("_", ".")) for part in relative.split("/")
-    )

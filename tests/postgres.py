@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import tempfile
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
@@ -15,6 +20,7 @@ import psycopg
 from .service import die_with_parent, free_port
 
 PROGRAMS = Path("/usr/lib/postgresql")
+SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 
 
 def program_folder() -> Path | None:
@@ -22,6 +28,48 @@ def program_folder() -> Path | None:
     found = sorted(PROGRAMS.glob("*/bin/initdb"), key=lambda file: int(file.parts[-3]))
     on_path = shutil.which("initdb")
     return found[-1].parent if found else Path(on_path).parent if on_path else None
+
+
+class Network:
+    """What is between a client and a server, until all its packets are lost."""
+
+    def __init__(self, port: int) -> None:
+        self._server_port = port
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        self._client_side: list[socket.socket] = []
+        self._server_side: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def lose_everything(self) -> None:
+        """Drop each packet from the clients unacknowledged, and send them none."""
+        nothing = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # BPF: return 0
+        program = struct.pack("HL", 1, ctypes.addressof(nothing))
+        for end in (self._listening, *self._client_side):
+            end.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+
+    def close(self) -> None:
+        for end in (self._listening, *self._client_side, *self._server_side):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listening.accept()
+                server = socket.create_connection(("127.0.0.1", self._server_port))
+                self._client_side.append(client)
+                self._server_side.append(server)
+                for ends in ((client, server), (server, client)):
+                    threading.Thread(target=self._carry, args=ends, daemon=True).start()
+
+    @staticmethod
+    def _carry(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
 
 
 class PostgresServer:

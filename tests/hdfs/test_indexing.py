@@ -11,13 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from cutout_api.catalog import OK
+from cutout_api.errors import StorageUnavailable
+from cutout_api.indexing import CHANGING, open_indexer
 from cutout_api.settings import Archive, Catalog, Settings
+from cutout_api.storage import SETTLING_SECONDS
 from cutout_api.surveys import ZTF
 
 from ..archive import SampleArchive
 from ..samples import write, ztf_alert
 from ..service import ROOT
 from ..unit.test_indexing import dump, found, wait_for, watching
+from ..unit.test_storage import after_listing
 from .cluster import HdfsCluster
 
 HOME = "/user/index-test"
@@ -116,3 +121,56 @@ def test_a_watch_goes_on_when_hdfs_is_back(
         wait_for(lambda: found(indexer, 2))
         assert [outcome.state for outcome in outcomes if outcome.state == "gone"] == []
         assert indexer.catalog.find_alert(ZTF, ztf_alert(1)["candid"]) is not None
+
+
+def test_a_folder_that_vanishes_during_a_walk_takes_no_other_file_along(
+    settings: Settings, hdfs_cluster: HdfsCluster, night: str, tmp_path: Path
+) -> None:
+    put(hdfs_cluster, tmp_path, f"{night}/part-0.parquet", 1)
+    put(hdfs_cluster, tmp_path, f"{night}/later/part-1.parquet", 2)
+    with open_indexer(settings, blocks=False, jobs=2) as indexer:
+        indexer.run(indexer.plan())
+        after_listing(indexer.archive, night, lambda: hdfs_cluster.delete(f"{night}/later"))
+        assert indexer.plan([night]).gone == [f"{night}/later/part-1.parquet"]
+
+
+@pytest.mark.parametrize("settings", ["libhdfs"], indirect=True)
+def test_a_file_that_is_rewritten_while_it_should_settle_is_not_taken_in(
+    settings: Settings,
+    hdfs_cluster: HdfsCluster,
+    night: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sleep = time.sleep
+
+    def sleep_and_rewrite(seconds: float) -> None:
+        sleep(seconds)
+        put(hdfs_cluster, tmp_path, f"{night}/part-0.parquet", 2)
+
+    put(hdfs_cluster, tmp_path, f"{night}/part-0.parquet", 1)
+    with open_indexer(settings, blocks=False, jobs=2) as indexer:
+        plan = indexer.plan()
+        with monkeypatch.context() as patched:
+            patched.setattr("cutout_api.indexing.time.sleep", sleep_and_rewrite)
+            (outcome,) = indexer.run(plan)
+        assert (outcome.state, outcome.failed) == (CHANGING, True)
+        assert indexer.catalog.files() == []
+        sleep(SETTLING_SECONDS + 1.1)
+        assert [outcome.state for outcome in indexer.run(indexer.plan())] == [OK]
+        assert found(indexer, 2)
+
+
+def test_a_name_node_that_dies_during_a_walk_takes_no_file_along(
+    settings: Settings, hdfs_cluster: HdfsCluster, night: str, tmp_path: Path
+) -> None:
+    put(hdfs_cluster, tmp_path, f"{night}/part-0.parquet", 1)
+    put(hdfs_cluster, tmp_path, f"{night}/later/part-1.parquet", 2)
+    with open_indexer(settings, blocks=False, jobs=2) as indexer:
+        indexer.run(indexer.plan())
+        after_listing(indexer.archive, night, hdfs_cluster.stop_namenode)
+        try:
+            with pytest.raises(StorageUnavailable):
+                indexer.plan([night])
+        finally:
+            hdfs_cluster.start_namenode()

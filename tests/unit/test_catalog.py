@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import queue
 import sqlite3
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,11 +22,12 @@ from cutout_api.catalog import DAMAGED, GONE, OK, Catalog, database_url, night_o
 from cutout_api.errors import CatalogUnavailable
 from cutout_api.settings import Catalog as CatalogSettings
 from cutout_api.settings import parse_address
-from cutout_api.storage import FileId
+from cutout_api.storage import FileChanged, FileId
 from cutout_api.surveys import LSST, ZTF, Survey
 
-from ..postgres import PostgresServer
+from ..postgres import Network, PostgresServer
 from ..service import ROOT
+from .test_indexing import wait_for
 
 ADDRESS = parse_address("/data/archive")
 NIGHT = "/data/archive/year=2024/month=11/day=14"
@@ -140,15 +143,43 @@ def test_a_new_version_of_a_file_replaces_the_old_one(catalog: Catalog) -> None:
 
 def test_a_file_that_is_gone_leaves_no_alerts_behind(catalog: Catalog) -> None:
     catalog.put_file(a_file(), [alerts((1, A, 1.0))])
-    assert catalog.drop_file(a_file().path)
-    assert not catalog.drop_file(a_file().path)
-    assert not catalog.drop_file("/data/archive/never")
+    assert catalog.drop_file(a_file())
+    assert not catalog.drop_file(a_file())
+    assert not catalog.drop_file(a_file("never"))
     assert catalog.find_alert(ZTF, 1) is None
     assert catalog.files() == []
     assert catalog.status().files == {"ok": 0, "damaged": 0, "unknown-schema": 0, "gone": 1}
     assert [record.state for record in catalog.files(states=[GONE])] == [GONE]
     assert catalog.put_file(a_file(), [alerts((1, A, 1.0))])
     assert catalog.status().files[OK] == 1
+
+
+def test_another_version_is_replaced_only_if_the_check_allows_it(catalog: Catalog) -> None:
+    asked: list[FileId] = []
+
+    def put(modified: int, check: Any = asked.append) -> bool:
+        return catalog.put_file(
+            a_file(modified=modified), [alerts((modified, A, 1.0))], check=check
+        )
+
+    def refuse(file_id: FileId) -> None:
+        raise FileChanged(file_id.path)
+
+    assert put(1)
+    assert not put(1)
+    assert asked == []  # there was nothing to replace
+    assert put(2)
+    assert asked == [a_file(modified=2)]
+    with pytest.raises(FileChanged):
+        put(1, refuse)
+    assert [record.id for record in catalog.files()] == [a_file(modified=2)]
+    assert catalog.find_alert(ZTF, 2) is not None
+
+
+def test_only_the_version_that_is_known_to_be_gone_is_dropped(catalog: Catalog) -> None:
+    catalog.put_file(a_file(modified=2), [alerts((1, A, 1.0))])
+    assert not catalog.drop_file(a_file(modified=1))
+    assert catalog.find_alert(ZTF, 1) is not None
 
 
 def test_damaged_files_are_known_with_the_reason(catalog: Catalog) -> None:
@@ -305,6 +336,27 @@ def test_a_file_that_is_no_database_is_an_error_with_a_remedy(tmp_path: Path) ->
         assert str(tmp_path) not in caught.value.detail
 
 
+def test_a_row_that_the_database_refuses_twice_is_told_as_any_failure(catalog_url: str) -> None:
+    catalog = open_catalog(catalog_url)
+    catalog.put_file(a_file("a"), [])
+    with sa.create_engine(database_url(catalog_url)).begin() as connection:
+        connection.execute(sa.text("CREATE UNIQUE INDEX one_file ON file (archive)"))
+    with pytest.raises(CatalogUnavailable):
+        catalog.put_file(a_file("b"), [])
+
+
+def test_a_database_that_cannot_be_written_is_told_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE other (n INTEGER)")
+    connection.close()
+    catalog = open_catalog(f"sqlite:///file:{path}?mode=ro&uri=true")
+    start = time.monotonic()
+    with pytest.raises(CatalogUnavailable):
+        catalog.prepare()
+    assert time.monotonic() - start < module.BUSY_SECONDS / 4
+
+
 def test_a_database_file_that_was_replaced_is_noticed(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'catalog.sqlite'}"
     catalog, writer = open_catalog(url), open_catalog(url)
@@ -317,6 +369,28 @@ def test_a_database_file_that_was_replaced_is_noticed(tmp_path: Path) -> None:
     assert catalog.find_alert(ZTF, 1) is None
     open_catalog(url).put_file(a_file(), [alerts((2, A, 1.0))])
     assert catalog.find_alert(ZTF, 2) is not None
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_database_file_that_is_deleted_or_replaced_is_not_written_to(
+    tmp_path: Path, replaced: bool
+) -> None:
+    path, other = tmp_path / "catalog.sqlite", tmp_path / "other.sqlite"
+    writer = open_catalog(f"sqlite:///{path}")
+    writer.put_file(a_file("a"), [alerts((1, A, 1.0))])
+    for file in tmp_path.iterdir():
+        file.unlink()
+    if replaced:
+        made = open_catalog(f"sqlite:///{other}")
+        made.put_file(a_file("b"), [alerts((2, A, 1.0))])
+        made.close()
+        other.rename(path)
+    with pytest.raises(CatalogUnavailable, match="deleted or replaced"):
+        writer.put_file(a_file("c"), [alerts((3, A, 1.0))])
+    writer.put_file(a_file("c"), [alerts((3, A, 1.0))])
+    found = open_catalog(f"sqlite:///{path}").files()
+    names = [Path(record.id.path).name for record in found]
+    assert names == (["b", "c"] if replaced else ["c"])
 
 
 def test_readers_do_not_wait_for_a_writer(tmp_path: Path) -> None:
@@ -347,6 +421,47 @@ def test_a_server_that_is_gone_is_unavailable_until_it_is_back(postgres: Postgre
     assert catalog.put_file(a_file("b"), [alerts((2, A, 1.0))])
 
 
+@pytest.mark.parametrize("lost", ["question", "answer"])
+def test_a_server_that_vanishes_without_a_word_is_given_up(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    for name in ("tcp_user_timeout", "keepalives_idle", "keepalives_interval"):
+        given = module._OPTIONS["postgresql"]["connect_args"]
+        monkeypatch.setitem(given, name, given[name] // 5)
+    url = postgres.new_database()
+    open_catalog(url).put_file(a_file(), [alerts((1, A, 1.0))])
+    network = Network(postgres.port)
+    catalog = open_catalog(url.replace(str(postgres.port), str(network.port)))
+    outcomes: queue.Queue[Any] = queue.Queue()
+
+    def look_up() -> None:
+        try:
+            outcomes.put(catalog.find_alert(ZTF, 1))
+            asked.wait(20)
+            outcomes.put(catalog.find_alert(ZTF, 1))
+        except CatalogUnavailable as error:
+            outcomes.put(error)
+
+    asked = threading.Event()
+    threading.Thread(target=look_up, daemon=True).start()
+    engine = sa.create_engine(database_url(url))
+    try:
+        assert outcomes.get(timeout=20).alert_id == 1
+        with engine.begin() as other, engine.connect() as looking:
+            other.execute(sa.text("LOCK TABLE file"))  # the server takes the question, and waits
+            if lost == "question":
+                network.lose_everything()
+            asked.set()
+            if lost == "answer":
+                waiting = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+                wait_for(lambda: looking.scalar(waiting))
+                network.lose_everything()
+            assert isinstance(outcomes.get(timeout=20), CatalogUnavailable)
+    finally:
+        network.close()
+        engine.dispose()
+
+
 def test_a_catalog_split_by_nights_answers_as_before(postgres: PostgresServer) -> None:
     url = postgres.new_database()
     catalog = open_catalog(url)
@@ -359,7 +474,7 @@ def test_a_catalog_split_by_nights_answers_as_before(postgres: PostgresServer) -
     for number in range(4, 8):
         catalog.put_file(a_file(f"{number}"), [alerts((number, A, 1.0), (10 + number, B, 2.0))])
     catalog.put_file(a_file("1", 2), [alerts((1, A, 5.0))])
-    catalog.drop_file(a_file("2").path)
+    catalog.drop_file(a_file("2"))
     assert [entry.alert_id for entry in catalog.alerts_of(ZTF, [A])] == [0, 3, 4, 5, 6, 7, 1]
     assert catalog.find_alert(ZTF, 12) is None
     assert set(catalog.find_alerts(ZTF, range(20))) == {0, 1, 3, 4, 5, 6, 7, 10, *range(13, 18)}

@@ -30,6 +30,7 @@ from cutout_api.surveys import ZTF
 
 from ..samples import write, ztf_alert
 from ..service import ROOT
+from .test_storage import after_listing
 
 NIGHT = "science/year=2024/month=11/day=14"
 
@@ -55,6 +56,15 @@ def archive(tmp_path: Path) -> Path:
 @pytest.fixture
 def settings(archive: Path, tmp_path: Path) -> Settings:
     return settings_for(archive, f"sqlite:///{tmp_path / 'catalog.sqlite'}")
+
+
+@pytest.fixture(params=["folder", "link"])
+def maybe_linked(request: pytest.FixtureRequest, settings: Settings, archive: Path) -> Settings:
+    """The same settings, and those where the archive is named by a symbolic link to it."""
+    if request.param == "folder":
+        return settings
+    archive.with_name("link").symlink_to(archive)
+    return settings_for(archive.with_name("link"), settings.catalog.url)
 
 
 @pytest.fixture
@@ -151,6 +161,19 @@ def test_of_paths_only_those_are_looked_at(indexer: Indexer, archive: Path) -> N
         indexer.plan(["nothing/here"])
 
 
+def test_a_folder_that_vanishes_during_a_walk_takes_no_other_file_along(
+    indexer: Indexer, archive: Path
+) -> None:
+    write(archive / NIGHT / "later" / "part-3.parquet", [ztf_alert(90)])
+    assert len(index(indexer)) == 4
+    after_listing(
+        indexer.archive, str(archive / NIGHT), lambda: shutil.rmtree(archive / NIGHT / "later")
+    )
+    plan = indexer.plan([NIGHT])
+    assert [Path(path).name for path in plan.gone] == ["part-3.parquet"]
+    assert plan.listed == 3
+
+
 def test_an_archive_that_looks_empty_leaves_the_catalog_alone(
     indexer: Indexer, archive: Path
 ) -> None:
@@ -210,17 +233,18 @@ def test_a_file_that_breaks_the_reader_is_reported_and_stops_no_other(
 
 
 def test_a_file_that_is_replaced_while_it_is_read_is_read_again(
-    indexer: Indexer, archive: Path, monkeypatch: pytest.MonkeyPatch
+    maybe_linked: Settings, archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from cutout_api import indexing
 
     monkeypatch.setattr(indexing, "SETTLING_SECONDS", 0.1)
-    plan = indexer.plan()
-    write(archive / NIGHT / "part-1.parquet", [ztf_alert(80)])
-    (archive / NIGHT / "part-2.parquet").unlink()
-    states = {Path(outcome.path).name: outcome.state for outcome in indexer.run(plan)}
-    assert states == {"part-0.parquet": OK, "part-1.parquet": OK, "part-2.parquet": GONE}
-    assert found(indexer, 80) == "part-1.parquet"
+    with open_indexer(maybe_linked, blocks=False, jobs=2) as indexer:
+        plan = indexer.plan()
+        write(archive / NIGHT / "part-1.parquet", [ztf_alert(80)])
+        (archive / NIGHT / "part-2.parquet").unlink()
+        states = {Path(outcome.path).name: outcome.state for outcome in indexer.run(plan)}
+        assert states == {"part-0.parquet": OK, "part-1.parquet": OK, "part-2.parquet": GONE}
+        assert found(indexer, 80) == "part-1.parquet"
 
 
 def test_a_storage_that_goes_away_ends_the_run_and_forgets_nothing(
@@ -321,6 +345,45 @@ def test_two_indexers_at_once_do_what_one_does(archive: Path, catalog_url: str) 
     assert (len(files), len(alerts)) == (30, 3 * 2 + 27)
 
 
+def run_another(settings: Settings) -> None:
+    with open_indexer(settings, blocks=False, jobs=1) as other:
+        other.run(other.plan())
+
+
+def test_a_file_that_another_indexer_saw_rewritten_meanwhile_is_not_put_back(
+    indexer: Indexer, settings: Settings, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cutout_api import indexing
+
+    monkeypatch.setattr(indexing, "SETTLING_SECONDS", 0.1)
+    index(indexer)
+    write(archive / NIGHT / "part-1.parquet", [ztf_alert(50)])
+    plan = indexer.plan()
+    put_file = indexer.catalog.put_file
+
+    def put_late(*arguments: Any, **options: Any) -> bool:
+        monkeypatch.setattr(indexer.catalog, "put_file", put_file)
+        write(archive / NIGHT / "part-1.parquet", [ztf_alert(60)])
+        run_another(settings)
+        return put_file(*arguments, **options)
+
+    monkeypatch.setattr(indexer.catalog, "put_file", put_late)
+    indexer.run(plan)
+    assert (found(indexer, 50), found(indexer, 60)) == (None, "part-1.parquet")
+
+
+def test_a_file_that_another_indexer_saw_come_back_meanwhile_is_not_dropped(
+    indexer: Indexer, settings: Settings, archive: Path
+) -> None:
+    index(indexer)
+    (archive / NIGHT / "part-1.parquet").unlink()
+    plan = indexer.plan()
+    write(archive / NIGHT / "part-1.parquet", [ztf_alert(50)])
+    run_another(settings)
+    indexer.run(plan)
+    assert found(indexer, 50) == "part-1.parquet"
+
+
 @contextmanager
 def watching(settings: Settings, seconds: float = 0.1) -> Iterator[tuple[Indexer, list[Outcome]]]:
     """Watch in a thread until the block ends."""
@@ -379,25 +442,44 @@ def test_a_watch_takes_in_new_files_and_nights_within_seconds(
 
 
 def test_a_watch_lists_only_recent_nights_when_listing_everything_is_slow(
-    settings: Settings, archive: Path, monkeypatch: pytest.MonkeyPatch
+    maybe_linked: Settings, archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed: list[str] = []
-    real = storage.LocalDriver.files_below
+    real = storage.LocalDriver.list_folder
 
-    def slow(self: storage.LocalDriver, folder: str) -> Iterator[storage.Status]:
+    def slow(self: storage.LocalDriver, folder: str) -> list[storage.Status]:
         listed.append(folder)
         if folder == str(archive):
             time.sleep(0.3)
         return real(self, folder)
 
-    monkeypatch.setattr(storage.LocalDriver, "files_below", slow)
-    with watching(settings) as (indexer, outcomes):
+    monkeypatch.setattr(storage.LocalDriver, "list_folder", slow)
+    with watching(maybe_linked) as (indexer, outcomes):
         wait_for(lambda: len(outcomes) == 3)
         write(archive / "science/year=2024/month=11/day=15/part-0.parquet", [ztf_alert(91)])
         wait_for(lambda: found(indexer, 91))
-        wait_for(lambda: len(listed) > 10)
+        wait_for(lambda: listed.count(str(archive / NIGHT)) > 2)
     assert listed.count(str(archive)) == 1
-    assert str(archive / NIGHT) in listed
+
+
+def test_a_watch_fills_the_catalog_anew_when_it_was_deleted(
+    settings: Settings, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = storage.LocalDriver.list_folder
+
+    def slow(self: storage.LocalDriver, folder: str) -> list[storage.Status]:
+        if folder == str(archive):
+            time.sleep(0.5)  # so that the next listing of everything is due in 25 s
+        return real(self, folder)
+
+    monkeypatch.setattr(storage.LocalDriver, "list_folder", slow)
+    with watching(settings) as (indexer, outcomes):
+        wait_for(lambda: len(outcomes) == 3)
+        for file in archive.parent.glob("catalog.sqlite*"):
+            file.unlink()
+        write(archive / NIGHT / "part-9.parquet", [ztf_alert(90)])
+        wait_for(lambda: found(indexer, 90) and found(indexer, 0))
+        assert indexer.catalog.status().files[OK] == 4
 
 
 def test_a_watch_survives_an_archive_that_is_away(

@@ -386,7 +386,7 @@ class Slow:
 
     def __init__(self, driver: Any, wait: Callable[[], object]) -> None:
         self._driver, self._wait = driver, wait
-        self.status, self.files_below = driver.status, driver.files_below
+        self.status, self.list_folder = driver.status, driver.list_folder
 
     def open(self, path: str) -> Any:
         raw, wait = self._driver.open(path), self._wait

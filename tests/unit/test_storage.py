@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -23,7 +24,7 @@ from cutout_api.errors import (
 )
 from cutout_api.settings import Archive as ArchiveSettings
 from cutout_api.settings import Limits, Settings
-from cutout_api.storage import Archive, FileChanged, FileId
+from cutout_api.storage import Archive, FileChanged, FileId, Status
 
 
 def open_archive(folder: Path, **limits: int) -> Archive:
@@ -77,7 +78,18 @@ def test_an_archive_that_is_itself_a_link_is_served(folder: Path, tmp_path: Path
     (tmp_path / "link").symlink_to(folder)
     archive = open_archive(tmp_path / "link")
     assert locate_one(archive, "night/a.parquet").size == 100
-    assert locate_one(archive, str(tmp_path / "link" / "night" / "a.parquet")).size == 100
+    found = locate_one(archive, str(tmp_path / "link" / "night" / "a.parquet"))
+    assert locate_one(archive, found.path) == archive.present(found.path) == found
+    assert locate_one(archive, str(folder / "night")) == found
+    (folder / "out").symlink_to(tmp_path)
+    for path in (
+        tmp_path,
+        tmp_path / "secret.parquet",
+        folder / "out",
+        folder / "out/secret.parquet",
+    ):
+        with pytest.raises(PathForbidden):
+            archive.locate(str(path))
 
 
 def test_roots_open_other_folders_and_close_the_rest(folder: Path, tmp_path: Path) -> None:
@@ -104,6 +116,9 @@ def test_a_folder_leaves_out_what_spark_keeps_for_itself(folder: Path) -> None:
         (night / name).write_bytes(b"x")
     (night / "_temporary" / "0").mkdir(parents=True)
     (night / "_temporary" / "0" / "c.parquet").write_bytes(b"x")
+    os.mkfifo(night / "pipe.parquet")
+    (night / "nowhere.parquet").symlink_to("nothing")
+    (night / "itself.parquet").symlink_to("itself.parquet")
     names = [Path(file_id.path).name for file_id in open_archive(folder).locate("night")]
     assert names == ["a.parquet"]
 
@@ -116,10 +131,68 @@ def test_a_folder_of_too_many_files_is_refused(folder: Path) -> None:
         open_archive(folder, folder_files=5).locate("night")
 
 
+def after_listing(archive: Archive, folder: str, act: Callable[[], object]) -> None:
+    """Have something happen right after a folder was listed, before those in it are."""
+    list_folder = archive.driver.list_folder
+
+    def listed(path: str) -> list[Status]:
+        found = list_folder(path)
+        if path == folder:
+            act()
+        return found
+
+    archive.driver.list_folder = listed  # type: ignore[method-assign]
+
+
+def test_a_folder_that_vanishes_while_its_parent_is_listed_hides_no_other(folder: Path) -> None:
+    night = folder / "night"
+    (night / "later").mkdir()
+    (night / "later" / "b.parquet").write_bytes(b"x")
+    archive = open_archive(folder)
+    after_listing(archive, str(night), lambda: shutil.rmtree(night / "later"))
+    assert [Path(file_id.path).name for file_id in archive.locate("night")] == ["a.parquet"]
+    after_listing(archive, str(folder), lambda: shutil.rmtree(night))
+    with pytest.raises(ArchiveFileNotFound):
+        archive.locate(".")
+
+
+def test_what_spark_is_writing_is_not_even_listed(folder: Path) -> None:
+    (folder / "night" / "_temporary" / "0").mkdir(parents=True)
+    archive = open_archive(folder)
+    listed: list[str] = []
+    list_folder = archive.driver.list_folder
+    archive.driver.list_folder = (  # type: ignore[method-assign]
+        lambda path: listed.append(path) or list_folder(path)
+    )
+    archive.locate(".")
+    assert listed == [str(folder), str(folder / "night")]
+
+
 def test_an_empty_folder_is_not_found(folder: Path) -> None:
     (folder / "empty").mkdir()
     with pytest.raises(ArchiveFileNotFound):
         open_archive(folder).locate("empty")
+
+
+def test_of_what_was_looked_at_the_least_recent_is_forgotten_first(folder: Path) -> None:
+    for name in ("b.parquet", "c.parquet"):
+        (folder / name).write_bytes(b"x")
+    archive = open_archive(folder, open_files=2)
+    archive._recheck_seconds = 1e-9  # as on HDFS, when each look is too old for the next
+    for name in ("night/a.parquet", "b.parquet", "night/a.parquet", "c.parquet"):
+        locate_one(archive, name)
+    archive._recheck_seconds = 60
+    for file in ("night/a.parquet", "b.parquet", "c.parquet"):
+        (folder / file).unlink()
+    assert locate_one(archive, "night/a.parquet").size == 100
+    with pytest.raises(ArchiveFileNotFound):
+        archive.locate("b.parquet")
+
+
+def test_nothing_is_kept_of_a_look_on_local_disk(folder: Path) -> None:
+    archive = open_archive(folder)
+    archive.present(locate_one(archive, "night").path)
+    assert archive._looked_at == {}
 
 
 def test_reads_return_the_bytes_asked_and_stop_at_the_end(folder: Path) -> None:
@@ -216,6 +289,44 @@ def test_a_failed_read_is_tried_once_more_on_a_file_opened_anew(folder: Path) ->
         (folder / "night" / "a.parquet").unlink()
         with pytest.raises(ArchiveFileNotFound):
             file.read_at(4, 0)
+
+
+def test_a_handle_that_fails_one_reader_is_not_closed_under_another(folder: Path) -> None:
+    archive = open_archive(folder)
+    file_id = locate_one(archive, "night/a.parquet")
+    open_file = archive.driver.open
+    reading, go_on = threading.Event(), threading.Event()
+    opened: list[str] = []
+    failures: list[Exception] = []
+
+    class Handle:
+        def __init__(self, path: str) -> None:
+            self._raw, self._first = open_file(path), not opened
+            self.close = self._raw.close
+            opened.append(path)
+
+        def read_at(self, length: int, offset: int) -> bytes:
+            if self._first and offset == 0:
+                raise OSError("the connection broke")
+            if self._first:
+                reading.set()
+                go_on.wait(20)
+            try:
+                return bytes(self._raw.read_at(length, offset))
+            except Exception as error:
+                failures.append(error)
+                raise
+
+    archive.driver.open = Handle  # type: ignore[method-assign]
+    with archive.open(file_id) as file, ThreadPoolExecutor(1) as pool:
+        other = pool.submit(file.read_at, 2, 1)
+        assert reading.wait(20)
+        assert file.read_at(1, 0) == b"\0"
+        assert open_below(folder) == 2
+        go_on.set()
+        assert other.result() == b"\1\2"
+        assert (len(opened), failures) == (2, [])
+        assert open_below(folder) == 1  # the old one closed as it was let go of
 
 
 def test_what_the_service_may_not_read_is_forbidden_not_a_failure() -> None:

@@ -434,6 +434,7 @@ class Archive:
         self._most_open = settings.limits.open_files
         self._lock = threading.RLock()
         self._driver: Driver | None = None
+        self._closed = False
         self._process = 0
         self._open: OrderedDict[str, OpenFile] = OrderedDict()
         # A file of HDFS is never written in place: an old handle reads the old file or fails. A
@@ -451,9 +452,12 @@ class Archive:
         """The connection of this process, made when first asked for.
 
         A JVM does not survive a fork, so a connection inherited from a parent is not used.
+        Raises StorageUnavailable once the archive is closed, for reads that were given up.
         """
         if self._driver is None or self._process != os.getpid():
             with self._lock:
+                if self._closed:
+                    raise StorageUnavailable("the archive is closed")
                 if self._driver is None or self._process != os.getpid():
                     self._open = OrderedDict()
                     _keep_freed_memory()
@@ -599,7 +603,7 @@ class Archive:
             if self._process == os.getpid():
                 for file in files:
                     file.close()
-            self._driver = None
+            self._driver, self._closed = None, True
 
     def _status(self, path: str) -> Status:
         with storage_errors(path):

@@ -312,3 +312,65 @@ def test_check_says_what_would_be_served(sample_archive: SampleArchive, tmp_path
     assert bad.returncode == 1
     assert "has no folder" in bad.stderr
     assert "Traceback" not in bad.stderr
+
+
+@pytest.fixture
+def hanging_archive() -> Iterator[dict[str, str]]:
+    """The settings of an HDFS whose name node takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as hangs:
+        yield os.environ | {
+            "CUTOUT_API_ARCHIVE_URI": f"hdfs://127.0.0.1:{hangs.getsockname()[1]}/archive",
+            "CUTOUT_API_ARCHIVE_DRIVER": "native",
+            "CUTOUT_API_LIMITS_DEADLINE_SECONDS": "0.5",
+            "CUTOUT_API_CONFIG": os.devnull,
+        }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "last_line"),
+    [
+        (["check"], "cutout_api: the archive did not answer within 0.5 s; try again in a moment"),
+        (
+            ["get", *(f"candid={n}" for n in range(5)), "--hdfsPath", "a.parquet"],
+            "cutout_api: given up on 2 more",
+        ),
+    ],
+    ids=["check", "get"],
+)
+def test_a_command_does_not_wait_for_reads_that_it_gave_up(
+    hanging_archive: dict[str, str], arguments: list[str], last_line: str, tmp_path: Path
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "cutout_api", *arguments],
+        cwd=tmp_path,
+        env=hanging_archive | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1] == last_line
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_command_whose_output_nobody_reads_ends_with_a_sentence(
+    sample_archive: SampleArchive, unbuffered: str
+) -> None:
+    environment = {
+        "CUTOUT_API_ARCHIVE_URI": str(sample_archive.folder),
+        "PYTHONUNBUFFERED": unbuffered,
+    }
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as closed:
+        ended = subprocess.run(
+            [sys.executable, "-m", "cutout_api", "check"],
+            cwd=ROOT,
+            env=os.environ | environment,
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+        )
+    sentence = "cutout_api: nobody reads what is printed\n"
+    assert (ended.returncode, ended.stderr) == (1, sentence)

@@ -74,10 +74,14 @@ def on_starting(_server: Any) -> None:
             f"cutout_api: archive.uri is {_settings.archive.uri}, but there is no such folder; "
             "'cutout_api demo' makes a simulated archive"
         )
+    log.info("cutout_api %s on http://%s", __version__, bind)
+
+
+def when_ready(_server: Any) -> None:
+    """Make the folder of the workers' metrics, now that the port is ours."""
     # prometheus_client looks at this once, when a worker imports it.
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=METRICS_PREFIX)
-    log.info("cutout_api %s on http://%s", __version__, bind)
 
 
 def post_worker_init(worker: Any) -> None:

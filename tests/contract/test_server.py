@@ -242,6 +242,25 @@ def test_sigterm_finishes_and_leaves_nothing(sample_archive: SampleArchive, tmp_
         assert not list(tmp_path.glob("cutout-api-metrics-*"))
 
 
+def test_a_port_that_is_taken_leaves_nothing(sample_archive: SampleArchive, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ended = subprocess.run(
+            COMMAND,
+            cwd=ROOT,
+            env=os.environ
+            | {
+                "CUTOUT_API_ARCHIVE_URI": str(sample_archive.folder),
+                "CUTOUT_API_SERVER_PORT": str(taken.getsockname()[1]),
+                "TMPDIR": str(tmp_path),
+            },
+            capture_output=True,
+            timeout=30,
+        )
+    assert ended.returncode == 1
+    assert b"in use" in ended.stderr
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -78,10 +78,14 @@ def on_starting(_server: Any) -> None:
 
 
 def when_ready(_server: Any) -> None:
-    """Make the folder of the workers' metrics, now that the port is ours."""
-    # prometheus_client looks at this once, when a worker imports it.
+    """Make what workers share, before they are forked: the folder of their metrics, and the code.
+
+    A worker that comes later then has the code of the others, whatever was installed meanwhile.
+    """
+    # prometheus_client looks at this once, as it is imported.
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=METRICS_PREFIX)
+    from . import web  # noqa: F401
 
 
 def post_worker_init(worker: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -75,21 +76,56 @@ def test_metrics_add_up_over_the_processes(service: Service) -> None:
 
 def test_a_killed_worker_is_replaced(service: Service, sample_archive: SampleArchive) -> None:
     expected = stored_fits(sample_archive.rows[ASKED["hdfsPath"]][0], "Science")
+    kill_workers(service)
+    assert ask_again(service).content == expected
+
+
+def workers(service: Service) -> list[int]:
     listed = subprocess.run(
         ["ps", "--ppid", str(service.process.pid), "-o", "pid="], capture_output=True, text=True
     )
-    workers = [int(pid) for pid in listed.stdout.split()]
-    assert len(workers) == 2
-    for pid in workers:
+    return [int(pid) for pid in listed.stdout.split()]
+
+
+def kill_workers(service: Service) -> None:
+    killed = workers(service)
+    assert len(killed) == 2
+    for pid in killed:
         os.kill(pid, signal.SIGKILL)
+
+
+def ask_again(service: Service) -> requests.Response:
+    """Ask until the workers that were killed are replaced."""
     for _ in range(100):
-        try:
-            if ask(service).content == expected:
-                break
-        except requests.ConnectionError:
-            pass
+        with suppress(requests.ConnectionError):
+            return ask(service)
         time.sleep(0.1)
-    assert ask(service).content == expected
+    raise AssertionError(service.log)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [(sys.executable, "-m", "gunicorn", "app:app"), COMMAND],
+    ids=["gunicorn app:app", "cutout_api serve"],
+)
+def test_settings_and_code_are_those_of_the_start(
+    command: tuple[str, ...], sample_archive: SampleArchive, tmp_path: Path
+) -> None:
+    for name in ("app.py", "gunicorn.conf.py"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "cutout_api", tmp_path / "cutout_api")
+    config = tmp_path / "config.yml"
+    config.write_text(f"archive: {{uri: '{sample_archive.folder}'}}")
+    environment = {"CUTOUT_API_CONFIG": str(config), "PYTHONPATH": str(tmp_path)}
+    with running_service(environment, command, folder=tmp_path) as service:
+        assert ask(service).status_code == 200
+        config.write_text("archive: {uri: /nothing/here}")
+        for module in (tmp_path / "cutout_api").glob("*.py"):
+            module.write_text("raise RuntimeError('another version')")
+        kill_workers(service)
+        assert ask_again(service).status_code == 200
+        wait_for_log(service, "serving from")
+        assert "another version" not in service.log
 
 
 def test_an_address_that_is_too_long_is_a_problem_too(service: Service) -> None:

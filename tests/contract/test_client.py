@@ -428,6 +428,37 @@ def test_what_may_change_is_asked_for_with_its_etag(service: Service, tmp_path: 
     assert (asked(service, 304), asked(service, 200)) == (before[0] + 1, before[1])
 
 
+def test_what_still_holds_but_was_dropped_meanwhile_is_asked_for_whole(tmp_path: Path) -> None:
+    tags: list[str | None] = []
+
+    class Dropping(BaseHTTPRequestHandler):
+        """Says that an entry holds, just after another process dropped it."""
+
+        def do_GET(self) -> None:
+            tags.append(self.headers["If-None-Match"])
+            status, headers, body = GOOD
+            if tags[-1] is not None:
+                for entry in tmp_path.iterdir():
+                    entry.unlink()
+                status, body = 304, b""
+            self.send_response(status)
+            more = {"ETag": '"a"', "Cache-Control": "max-age=0", "Content-Length": str(len(body))}
+            for name, value in (headers | more).items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Dropping)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    client = Client(f"http://127.0.0.1:{server.server_port}", cache=tmp_path)
+    assert [client.cutout(OBJECT).fits for _ in range(2)] == [GOOD[2]] * 2
+    assert tags == [None, '"a"', None]
+    server.shutdown()
+    server.server_close()
+
+
 def test_errors_are_not_kept(service: Service, tmp_path: Path) -> None:
     client = Client(service.address, cache=tmp_path)
     for _ in range(2):

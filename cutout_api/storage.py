@@ -305,8 +305,8 @@ class OpenFile:
         self._archive.give_back(self)
 
     def close(self) -> None:
-        with self._lock:
-            raw, self._raw = self._raw, None
+        # Without the lock: it is held while the file is opened, which may hang.
+        raw, self._raw = self._raw, None
         if raw is not None:
             close_quietly(raw)
 

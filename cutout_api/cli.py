@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +16,21 @@ from .settings import Settings, load_settings
 from .surveys import SURVEYS
 
 EXAMPLE_KEYS = {survey.name: survey.object_key.name for survey in SURVEYS}
+
+
+def run() -> None:
+    """Run the command that this process was started for, and end the process with its status.
+
+    The interpreter would first wait for reads that were given up, which on a storage that
+    hangs may never end.
+    """
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # as of ``| head``
+        print("cutout_api: nobody reads what is printed", file=sys.stderr)
+        status = EXIT_FAILED
+    os._exit(status)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -18,6 +18,7 @@ import json
 import operator
 import os
 import re
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,6 +67,8 @@ _ROUTES_OF_ALERTS = {"ztf": "objects", "lsst": "sources"}
 _SHOWN_PIXELS = 252
 _PRESENT = ("stamp_missing", "stamp_unreadable", "stamp_too_large")
 """Errors that say that the alert is there."""
+_WARNINGS = threading.Lock()
+"""Which warnings are shown is a matter of the process: who changes it must be alone."""
 _EXTENSION = re.compile(rf"({'|'.join(KINDS)})(?:_(.+))?", re.IGNORECASE)
 
 
@@ -462,6 +465,7 @@ class _Shown:
 
     def __init__(self, found: _Found, kind: str) -> None:
         self._found = found
+        self._png: bytes | None = None
         self.kind = kind
 
     @property
@@ -490,10 +494,14 @@ class _Shown:
         form = "jd" if survey.mjd_offset else "mjd"
         return Time(self.time, format=form, scale=survey.time_scale)
 
-    @cached_property
+    # Not a cached_property, which in Python 3.11 has one lock for all objects: they would wait for
+    # each other's answers.
+    @property
     def png(self) -> bytes:
         """The picture, drawn as the options say; without any, as the public Fink API draws it."""
-        return self._found.ask(self.kind, "PNG", **self._found.drawing)
+        if self._png is None:
+            self._png = self._found.ask(self.kind, "PNG", **self._found.drawing)
+        return self._png
 
     def _show(self) -> bytes | None:
         """Return a picture with north up and its labels, as far as the options do not say other."""
@@ -531,6 +539,7 @@ class Cutout(_Shown):
 
     def __init__(self, found: _Found, kind: str, content: bytes) -> None:
         super().__init__(found, kind)
+        self._wcs: WCS | None = None
         self.fits = content
         """The FITS file: the survey's own, byte for byte, where it was asked for alone."""
 
@@ -552,7 +561,7 @@ class Cutout(_Shown):
         """The pixels, float32 of shape (ny, nx), row 0 first as FITS has it, NaN where masked."""
         return np.ascontiguousarray(_open(self.fits)[0].data, np.float32)
 
-    @cached_property
+    @property
     def wcs(self) -> WCS:
         """Where the pixels are on the sky, by ``wcs=fix``; ZTF's is approximate.
 
@@ -560,10 +569,12 @@ class Cutout(_Shown):
         """
         from astropy.wcs import WCS, FITSFixedWarning
 
-        header = _open(self._found.ask(self.kind, "FITS", wcs="fix"))[0].header
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FITSFixedWarning)
-            return WCS(header, naxis=2)
+        if self._wcs is None:
+            header = _open(self._found.ask(self.kind, "FITS", wcs="fix"))[0].header
+            with _WARNINGS, warnings.catch_warnings():
+                warnings.simplefilter("ignore", FITSFixedWarning)
+                self._wcs = WCS(header, naxis=2)
+        return self._wcs
 
     def plot(self, ax: Axes | None = None, *, percent: float = 99.0, **options: Any) -> Axes:
         """Draw the stamp with matplotlib, and return its axes.
@@ -639,7 +650,7 @@ class Epochs(_Shown, Sequence[Cutout]):
 
 def _open(content: bytes, *, scaled: bool = True) -> fits.HDUList:
     """Return every HDU, read. A ZTF file's first card is malformed, which is no news."""
-    with warnings.catch_warnings():
+    with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore", fits.verify.VerifyWarning)
         try:
             hdus = fits.open(
@@ -684,7 +695,7 @@ def _split(content: bytes) -> list[_Part]:
             continue
         hdu.name = match[2] or ""
         found.setdefault((hdu.ver, match[1].capitalize()), []).append(hdu)
-    with warnings.catch_warnings():
+    with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore", fits.verify.VerifyWarning)
         return [_Part(kind, hdus) for (_, kind), hdus in found.items()]
 

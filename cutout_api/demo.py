@@ -622,6 +622,12 @@ def writing(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def drop_parts(path: Path) -> None:
+    """Drop what runs that were killed left of a file."""
+    for part in path.parent.glob(f"_{path.name}.*.tmp"):
+        part.unlink(missing_ok=True)
+
+
 def leaf_names(schema: pa.Schema) -> Iterator[str]:
     """Yield the parquet paths of a schema's leaf columns."""
 
@@ -665,7 +671,7 @@ def spark_metadata(schema: pa.Schema) -> dict[str, str]:
 
 NIGHT_WRITERS = ("spark", "pyarrow", "spark-indexed")  # in turn
 PART_ROWS = 150
-RECORD = "_demo.json"  # beside a survey's archive, once it is finished
+RECORD = "_demo.json"  # beside a survey's archive: what it is; its files alone until it is finished
 
 
 @dataclass(frozen=True)
@@ -732,6 +738,7 @@ def make_archive(
             tell(f"{survey}: simulating {objects} objects over {nights} nights")
             table = SIMULATE[survey](nights=nights, objects=objects, seed=seed, start=start)
             plan = plan_files(survey, table, seed)
+            begin_record(folder, survey, plan)
             for path, (rows, writer) in plan.items():
                 write_file(folder / path, rows, writer)
                 tell(f"{survey}: {rows.num_rows} alerts in {path}, as {writer} writes")
@@ -771,12 +778,20 @@ def plan_files(survey: str, table: pa.Table, seed: int) -> Plan:
     return plan
 
 
+def begin_record(folder: Path, survey: str, plan: Plan) -> None:
+    """Write down that a survey is not finished, and every file that may be there until it is."""
+    files = sorted(recorded_files(folder, survey) | set(plan))
+    (folder / survey).mkdir(parents=True, exist_ok=True)
+    write_record(folder, survey, {"files": files})
+
+
 def record_archive(folder: Path, survey: str, plan: Plan, settings: dict[str, int]) -> Archive:
-    """Write down that a survey's files are all there, and drop an earlier simulation's."""
-    record = folder / survey / RECORD
-    if record.exists():
-        for name in set(json.loads(record.read_text("utf-8"))["files"]) - set(plan):
+    """Write down that a survey's files are all there, and drop what earlier runs left."""
+    for name in recorded_files(folder, survey):
+        if name not in plan:
             (folder / name).unlink(missing_ok=True)
+        drop_parts(folder / name)
+    drop_parts(folder / survey / RECORD)
     path, object_id, alert_id = choose_example(survey, plan)
     archive = Archive(
         survey=survey,
@@ -788,9 +803,21 @@ def record_archive(folder: Path, survey: str, plan: Plan, settings: dict[str, in
         example_object=object_id,
         example_alert=alert_id,
     )
-    with writing(record) as part:
-        part.write_text(json.dumps(asdict(archive), indent=2) + "\n", "utf-8")
+    write_record(folder, survey, asdict(archive))
     return archive
+
+
+def write_record(folder: Path, survey: str, content: Row) -> None:
+    with writing(folder / survey / RECORD) as part:
+        part.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+
+def recorded_files(folder: Path, survey: str) -> set[str]:
+    """Return the files that runs have made, or begun to make, as far as they wrote it down."""
+    try:
+        return set(json.loads((folder / survey / RECORD).read_text("utf-8"))["files"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def find_archive(folder: Path, survey: str) -> Archive | None:

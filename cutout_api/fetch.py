@@ -198,10 +198,14 @@ class Session:
             raise self._unreachable(error) from error
 
     def _send(self, method: str, path: str, **content: Any) -> requests.Response:
-        response = self._session.request(
-            method, self.address + path, timeout=self._timeout, **content
-        )
-        if response.status_code >= HTTPStatus.BAD_REQUEST:
+        for _ in range(2):
+            response = self._session.request(
+                method, self.address + path, timeout=self._timeout, **content
+            )
+            # 304: what was kept holds, but was dropped meanwhile; asked again, it is sent whole.
+            if response.status_code != HTTPStatus.NOT_MODIFIED:
+                break
+        if response.status_code >= HTTPStatus.MULTIPLE_CHOICES:
             raise problem(response.status_code, response.content)
         return response
 

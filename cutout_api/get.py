@@ -11,12 +11,12 @@ import os
 import signal
 import sys
 import tempfile
-import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -25,6 +25,7 @@ from .client import Client
 from .errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, CutoutError
 from .fetch import WORTH_ANOTHER_TRY, ServiceError
 from .formatter import FORMATS
+from .progress import show_progress
 from .reader import Reader
 from .request import ALL, PARAMETERS, CutoutRequest, Parameter, parse_request
 from .settings import load_settings
@@ -35,7 +36,6 @@ FORMAT = "output-format"
 SUFFIX_OF_ARRAYS = ".json"
 MOST_FAILURES = 3
 """In a row, until the archive or the service is taken to be gone."""
-SAY_SECONDS = 5.0
 AT_ONCE = 8
 """Alerts that are asked for at the same time, so that the way to a service is not waited for."""
 _KEYS: Mapping[str, Key] = {key.name: key for survey in SURVEYS for key in survey.keys}
@@ -244,7 +244,10 @@ class _Getting:
             except OSError as error:
                 return _usage(f"{self.output} cannot be a folder: {error.strerror}")
         written = in_vain = 0
-        with _progress(len(ids)) as advance, closing(self._fetch_ahead(ids)) as fetched:
+        with (
+            show_progress(len(ids), "alerts", partial(print, file=sys.stderr)) as advance,
+            closing(self._fetch_ahead(ids)) as fetched,
+        ):
             for done, (id_, answer) in enumerate(fetched, 1):
                 try:
                     self._write(*answer.result())
@@ -255,7 +258,7 @@ class _Getting:
                 except OSError as error:
                     print(f"{id_}: cannot be written: {error.strerror}", file=sys.stderr)
                     in_vain = MOST_FAILURES
-                advance(done - written)
+                advance(f"{done - written:,} failed")
                 if in_vain >= MOST_FAILURES and done < len(ids):
                     print(f"cutout_api: given up on {len(ids) - done} more", file=sys.stderr)
                     break
@@ -386,44 +389,3 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-# --- saying how far it is -----------------------------------------------------------------------
-
-
-@contextmanager
-def _progress(steps: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar on a terminal, and a line now and then elsewhere."""
-    if steps > 1 and sys.stderr.isatty():
-        with _bar(steps) as advance:
-            yield advance
-        return
-    said = time.monotonic()
-    done = 0
-
-    def count(failed: int) -> None:
-        nonlocal done, said
-        done += 1
-        if time.monotonic() - said >= SAY_SECONDS:
-            said = time.monotonic()
-            print(f"{done} of {steps}, {failed} failed", file=sys.stderr)
-
-    yield count
-
-
-@contextmanager
-def _bar(steps: int) -> Iterator[Callable[[int], None]]:
-    from rich import progress
-    from rich.console import Console
-
-    columns = (
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        progress.TextColumn("alerts, {task.fields[failed]:,} failed,"),
-        progress.TimeRemainingColumn(),
-        progress.TextColumn("left"),
-    )
-    # Where standard output is a pipe, it gets the answer's summary only, and never the bar.
-    with progress.Progress(*columns, console=Console(stderr=True)) as shown:
-        task = shown.add_task("", total=steps, failed=0)
-        yield lambda failed: shown.update(task, advance=1, failed=failed)

@@ -39,6 +39,7 @@ from .errors import (
     PathForbidden,
     StorageUnavailable,
 )
+from .progress import show_progress
 from .reader import Reader
 from .settings import Settings
 from .storage import SETTLING_SECONDS, FileChanged, FileId
@@ -55,8 +56,6 @@ FULL_WALK_SHARE = 0.02
 RECENT_NIGHTS = 2
 NOTE_SECONDS = 30.0
 """How long the catalog may be called less fresh than it is, to spare it a write each round."""
-SAY_SECONDS = 5.0
-"""Between two log lines of the progress."""
 _NIGHT = re.compile(r"(.*/)year=(\d{4})/month=(\d{1,2})/day=(\d{1,2})/")
 
 
@@ -421,14 +420,15 @@ def index(indexer: Indexer, paths: Sequence[str]) -> int:
     """Index paths once, saying how far it is; return how many files could not be read."""
     _log_to_stderr()
     plan = indexer.plan(paths)
-    failed = gone = 0
-    with _progress(plan.steps) as advance:
+    failed = gone = alerts = 0
+    with show_progress(plan.steps, "files", log.info, sum_up=True) as advance:
         for outcome in indexer.execute(plan):
             failed += outcome.failed
             gone += outcome.state == GONE
             if outcome.failed:
                 print(f"{outcome.path}: {outcome.message}", file=sys.stderr)
-            advance(outcome)
+            alerts += outcome.alerts
+            advance(f"{alerts:,} alerts")
     if not paths:
         indexer.note_walk()
     if gone:
@@ -472,62 +472,6 @@ def print_status(settings: Settings, *, as_json: bool) -> int:
     for faulty in status["faulty"]:
         print(f"{faulty['state']}: {faulty['path']}: {faulty['message']}")
     return 0
-
-
-@contextmanager
-def _progress(steps: int) -> Iterator[Callable[[Outcome], None]]:
-    """Show a bar on a terminal, and log lines elsewhere; both with rate and time left."""
-    if sys.stderr.isatty():
-        with _bar(steps) as advance:
-            yield advance
-        return
-    start = said = time.monotonic()
-    done = alerts = 0
-
-    def say(now: float) -> None:
-        rate = done / max(now - start, 1e-9)
-        log.info(
-            "%d of %d files, %d alerts, %.1f files/s, %.0f s left",
-            *(done, steps, alerts, rate, (steps - done) / max(rate, 1e-9)),
-        )
-
-    def count(outcome: Outcome) -> None:
-        nonlocal done, alerts, said
-        done, alerts = done + 1, alerts + outcome.alerts
-        if time.monotonic() - said >= SAY_SECONDS:
-            said = time.monotonic()
-            say(said)
-
-    yield count
-    if done:
-        say(time.monotonic())
-
-
-@contextmanager
-def _bar(steps: int) -> Iterator[Callable[[Outcome], None]]:
-    from rich import progress
-    from rich.console import Console
-
-    columns = (
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        progress.TextColumn("files, {task.fields[alerts]:,} alerts"),
-        progress.TextColumn("{task.fields[rate]:.1f} files/s,"),
-        progress.TimeRemainingColumn(),
-        progress.TextColumn("left"),
-    )
-    start = time.monotonic()
-    with progress.Progress(*columns, console=Console(stderr=True)) as shown:
-        task = shown.add_task("", total=steps, alerts=0, rate=0.0)
-        done = alerts = 0
-
-        def advance(outcome: Outcome) -> None:
-            nonlocal done, alerts
-            done, alerts = done + 1, alerts + outcome.alerts
-            rate = done / max(time.monotonic() - start, 1e-9)
-            shown.update(task, completed=done, alerts=alerts, rate=rate)
-
-        yield advance
 
 
 def _log_to_stderr() -> None:

@@ -78,10 +78,18 @@ def on_starting(_server: Any) -> None:
             f"cutout_api: archive.uri is {_settings.archive.uri}, but there is no such folder; "
             "'cutout_api demo' makes a simulated archive"
         )
-    # prometheus_client looks at this once, when a worker imports it.
+    log.info("cutout_api %s on http://%s", __version__, bind)
+
+
+def when_ready(_server: Any) -> None:
+    """Make what workers share, before they are forked: the folder of their metrics, and the code.
+
+    A worker that comes later then has the code of the others, whatever was installed meanwhile.
+    """
+    # prometheus_client looks at this once, as it is imported.
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=METRICS_PREFIX)
-    log.info("cutout_api %s on http://%s", __version__, bind)
+    from . import web  # noqa: F401
 
 
 def post_worker_init(worker: Any) -> None:

@@ -313,8 +313,8 @@ class OpenFile:
 
     def close(self) -> None:
         """Let go of the handle, which closes with the last of those who still read through it."""
-        with self._lock:
-            self._raw = None
+        # Without the lock: it is held while the file is opened, which may hang.
+        self._raw = None
 
     def _reopened(self, broken: RawFile | None) -> RawFile:
         """Return another handle than the one that failed, opened by this thread or by another."""
@@ -436,6 +436,7 @@ class Archive:
         self._most_open = settings.limits.open_files
         self._lock = threading.RLock()
         self._driver: Driver | None = None
+        self._closed = False
         self._process = 0
         self._open: OrderedDict[str, OpenFile] = OrderedDict()
         # A file of HDFS is never written in place: an old handle reads the old file or fails. A
@@ -453,9 +454,12 @@ class Archive:
         """The connection of this process, made when first asked for.
 
         A JVM does not survive a fork, so a connection inherited from a parent is not used.
+        Raises StorageUnavailable once the archive is closed, for reads that were given up.
         """
         if self._driver is None or self._process != os.getpid():
             with self._lock:
+                if self._closed:
+                    raise StorageUnavailable("the archive is closed")
                 if self._driver is None or self._process != os.getpid():
                     self._open = OrderedDict()
                     _keep_freed_memory()
@@ -602,7 +606,7 @@ class Archive:
             if self._process == os.getpid():
                 for file in files:
                     file.close()
-            self._driver = None
+            self._driver, self._closed = None, True
 
     def _status(self, path: str) -> Status:
         with storage_errors(path):

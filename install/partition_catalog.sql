@@ -1,4 +1,4 @@
--- Split the catalog's alerts in PostgreSQL into ranges of files, which are ranges of nights:
+-- Split the catalog's alerts in PostgreSQL into ranges of files, which are ranges of time:
 -- files are numbered as they are taken in. Run it once, while nothing indexes:
 --
 --   psql -v files_each=300000 -v parts=120 -f install/partition_catalog.sql DATABASE

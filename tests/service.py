@@ -74,8 +74,9 @@ def running_service(
     *,
     seconds: float = 90,
     log_file: Path | None = None,
+    folder: Path = ROOT,
 ) -> Iterator[Service]:
-    """Start the service on a free port, wait until it answers, stop it in the end."""
+    """Start the service that lies in a folder, wait until it answers, stop it in the end."""
     port = free_port()
     own = {"CUTOUT_API_SERVER_PORT": str(port), "CUTOUT_API_CONFIG": os.devnull}
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("CUTOUT_API_")}
@@ -83,7 +84,7 @@ def running_service(
     with log_file.open("wb") as log:
         process = subprocess.Popen(
             command,
-            cwd=ROOT,
+            cwd=folder,
             env=inherited | own | environment,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -7,9 +7,12 @@ import io
 import multiprocessing
 import os
 import re
+import socket
 import threading
 import time
+import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +21,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pytest
+from astropy.io import fits
 from PIL import Image
 
 from cutout_api import client as client_module
@@ -229,6 +233,52 @@ def test_where_no_picture_can_be_had_a_notebook_shows_the_sentence(service: Serv
     assert cutout._repr_html_().startswith("<pre>&lt;Cutout ZTF")
 
 
+def test_threads_leave_the_warnings_of_the_process_as_they_were(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first shall end while the second is at work, and the second after it."""
+    stamps = [client.cutout(CANDID), client.cutout(SOURCE)]
+    first_opens, second_opens, first_ended = (threading.Event() for _ in range(3))
+    open_fits = fits.open
+
+    def open_in_step(*content: Any, **options: Any) -> Any:
+        if not first_opens.is_set():
+            first_opens.set()
+            second_opens.wait(1)  # or it is kept from that, as it should be
+        else:
+            second_opens.set()
+            first_ended.wait(30)
+        return open_fits(*content, **options)
+
+    monkeypatch.setattr(fits, "open", open_in_step)
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(lambda: stamps[0].hdul)
+        assert first_opens.wait(30)
+        second = pool.submit(lambda: stamps[1].array)
+        first.result(30)
+        first_ended.set()
+        second.result(30)
+    assert warnings.filters == before
+
+
+@pytest.mark.parametrize("what", ["png", "wcs"])
+def test_a_slow_answer_keeps_no_other_stamp_waiting(client: Client, what: str) -> None:
+    slow, other = client.cutout(CANDID), client.cutout(CANDID)
+    with socket.create_server(("127.0.0.1", 0)) as hangs, ThreadPoolExecutor(2) as pool:
+        hangs.settimeout(30)
+        address = f"http://127.0.0.1:{hangs.getsockname()[1]}"
+        slow._found.client = Client(address, cache=None, retries=0)
+        waiting = pool.submit(getattr, slow, what)
+        connection, _ = hangs.accept()
+        try:
+            assert pool.submit(getattr, other, what).result(20)
+        finally:
+            connection.close()
+    with pytest.raises(Unreachable):
+        waiting.result()
+
+
 def test_plots_have_north_up_for_ztf_and_the_parity_of_the_sky_for_lsst(client: Client) -> None:
     import matplotlib.pyplot as plt
 
@@ -376,6 +426,37 @@ def test_what_may_change_is_asked_for_with_its_etag(service: Service, tmp_path: 
     assert again.fits == first.fits
     assert (again.id, again.time) == (first.id, first.time)
     assert (asked(service, 304), asked(service, 200)) == (before[0] + 1, before[1])
+
+
+def test_what_still_holds_but_was_dropped_meanwhile_is_asked_for_whole(tmp_path: Path) -> None:
+    tags: list[str | None] = []
+
+    class Dropping(BaseHTTPRequestHandler):
+        """Says that an entry holds, just after another process dropped it."""
+
+        def do_GET(self) -> None:
+            tags.append(self.headers["If-None-Match"])
+            status, headers, body = GOOD
+            if tags[-1] is not None:
+                for entry in tmp_path.iterdir():
+                    entry.unlink()
+                status, body = 304, b""
+            self.send_response(status)
+            more = {"ETag": '"a"', "Cache-Control": "max-age=0", "Content-Length": str(len(body))}
+            for name, value in (headers | more).items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Dropping)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    client = Client(f"http://127.0.0.1:{server.server_port}", cache=tmp_path)
+    assert [client.cutout(OBJECT).fits for _ in range(2)] == [GOOD[2]] * 2
+    assert tags == [None, '"a"', None]
+    server.shutdown()
+    server.server_close()
 
 
 def test_errors_are_not_kept(service: Service, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -75,21 +76,56 @@ def test_metrics_add_up_over_the_processes(service: Service) -> None:
 
 def test_a_killed_worker_is_replaced(service: Service, sample_archive: SampleArchive) -> None:
     expected = stored_fits(sample_archive.rows[ASKED["hdfsPath"]][0], "Science")
+    kill_workers(service)
+    assert ask_again(service).content == expected
+
+
+def workers(service: Service) -> list[int]:
     listed = subprocess.run(
         ["ps", "--ppid", str(service.process.pid), "-o", "pid="], capture_output=True, text=True
     )
-    workers = [int(pid) for pid in listed.stdout.split()]
-    assert len(workers) == 2
-    for pid in workers:
+    return [int(pid) for pid in listed.stdout.split()]
+
+
+def kill_workers(service: Service) -> None:
+    killed = workers(service)
+    assert len(killed) == 2
+    for pid in killed:
         os.kill(pid, signal.SIGKILL)
+
+
+def ask_again(service: Service) -> requests.Response:
+    """Ask until the workers that were killed are replaced."""
     for _ in range(100):
-        try:
-            if ask(service).content == expected:
-                break
-        except requests.RequestException:
-            pass
+        with suppress(requests.RequestException):
+            return ask(service)
         time.sleep(0.1)
-    assert ask(service).content == expected
+    raise AssertionError(service.log)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [(sys.executable, "-m", "gunicorn", "app:app"), COMMAND],
+    ids=["gunicorn app:app", "cutout_api serve"],
+)
+def test_settings_and_code_are_those_of_the_start(
+    command: tuple[str, ...], sample_archive: SampleArchive, tmp_path: Path
+) -> None:
+    for name in ("app.py", "gunicorn.conf.py"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "cutout_api", tmp_path / "cutout_api")
+    config = tmp_path / "config.yml"
+    config.write_text(f"archive: {{uri: '{sample_archive.folder}'}}")
+    environment = {"CUTOUT_API_CONFIG": str(config), "PYTHONPATH": str(tmp_path)}
+    with running_service(environment, command, folder=tmp_path) as service:
+        assert ask(service).status_code == 200
+        config.write_text("archive: {uri: /nothing/here}")
+        for module in (tmp_path / "cutout_api").glob("*.py"):
+            module.write_text("raise RuntimeError('another version')")
+        kill_workers(service)
+        assert ask_again(service).status_code == 200
+        wait_for_log(service, "serving from")
+        assert "another version" not in service.log
 
 
 def test_an_address_that_is_too_long_is_a_problem_too(service: Service) -> None:
@@ -276,6 +312,25 @@ def test_sigterm_finishes_and_leaves_nothing(sample_archive: SampleArchive, tmp_
         assert not list(tmp_path.glob("cutout-api-metrics-*"))
 
 
+def test_a_port_that_is_taken_leaves_nothing(sample_archive: SampleArchive, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ended = subprocess.run(
+            COMMAND,
+            cwd=ROOT,
+            env=os.environ
+            | {
+                "CUTOUT_API_ARCHIVE_URI": str(sample_archive.folder),
+                "CUTOUT_API_SERVER_PORT": str(taken.getsockname()[1]),
+                "TMPDIR": str(tmp_path),
+            },
+            capture_output=True,
+            timeout=30,
+        )
+    assert ended.returncode == 1
+    assert b"in use" in ended.stderr
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -346,3 +401,65 @@ def test_check_says_what_would_be_served(sample_archive: SampleArchive, tmp_path
     assert bad.returncode == 1
     assert "has no folder" in bad.stderr
     assert "Traceback" not in bad.stderr
+
+
+@pytest.fixture
+def hanging_archive() -> Iterator[dict[str, str]]:
+    """The settings of an HDFS whose name node takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as hangs:
+        yield os.environ | {
+            "CUTOUT_API_ARCHIVE_URI": f"hdfs://127.0.0.1:{hangs.getsockname()[1]}/archive",
+            "CUTOUT_API_ARCHIVE_DRIVER": "native",
+            "CUTOUT_API_LIMITS_DEADLINE_SECONDS": "0.5",
+            "CUTOUT_API_CONFIG": os.devnull,
+        }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "last_line"),
+    [
+        (["check"], "cutout_api: the archive did not answer within 0.5 s; try again in a moment"),
+        (
+            ["get", *(f"candid={n}" for n in range(5)), "--hdfsPath", "a.parquet"],
+            "cutout_api: given up on 2 more",
+        ),
+    ],
+    ids=["check", "get"],
+)
+def test_a_command_does_not_wait_for_reads_that_it_gave_up(
+    hanging_archive: dict[str, str], arguments: list[str], last_line: str, tmp_path: Path
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "cutout_api", *arguments],
+        cwd=tmp_path,
+        env=hanging_archive | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1] == last_line
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_command_whose_output_nobody_reads_ends_with_a_sentence(
+    sample_archive: SampleArchive, unbuffered: str
+) -> None:
+    environment = {
+        "CUTOUT_API_ARCHIVE_URI": str(sample_archive.folder),
+        "PYTHONUNBUFFERED": unbuffered,
+    }
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as closed:
+        ended = subprocess.run(
+            [sys.executable, "-m", "cutout_api", "check"],
+            cwd=ROOT,
+            env=os.environ | environment,
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+        )
+    sentence = "cutout_api: nobody reads what is printed\n"
+    assert (ended.returncode, ended.stderr) == (1, sentence)

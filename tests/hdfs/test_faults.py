@@ -6,8 +6,10 @@ import gc
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -16,6 +18,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from cutout_api import storage
+from cutout_api.errors import CutoutError
 from cutout_api.settings import Archive, Limits, Settings
 from cutout_api.web import create_app
 
@@ -152,6 +156,32 @@ def test_a_name_node_that_hangs_meets_the_deadline(
     finally:
         cluster.resume_namenode()
     assert_answers_again(client)
+
+
+def test_closing_does_not_wait_for_a_file_that_is_being_opened(cluster: HdfsCluster) -> None:
+    archive = storage.Archive(settings_of(cluster, "native"))
+    (file_id,) = archive.locate("faults/a.parquet")
+    file = archive.open(file_id)
+
+    def read() -> None:
+        with suppress(CutoutError):  # the archive is closed by then
+            file.read_at(4, 0)
+
+    reading = threading.Thread(target=read)
+    closing = threading.Thread(target=archive.close)
+    cluster.pause_namenode()
+    try:
+        reading.start()
+        while not file._lock.locked():
+            pass
+        closing.start()
+        closing.join(10)
+        waits = closing.is_alive()
+    finally:
+        cluster.resume_namenode()
+    reading.join()
+    closing.join()
+    assert not waits
 
 
 def test_a_name_node_that_is_not_there_at_the_start_is_waited_for(

@@ -560,7 +560,8 @@ def close_and_die(writer):
         os.truncate(path, path.stat().st_size // 2)
         os.kill(os.getpid(), signal.SIGKILL)
 pq.ParquetWriter.close = close_and_die
-demo.make_archive(Path(sys.argv[1]), objects=4, surveys=["ztf"])
+overwrite = "overwrite" in sys.argv
+demo.make_archive(Path(sys.argv[1]), objects=4, surveys=["ztf"], overwrite=overwrite)
 """
 
 
@@ -572,8 +573,25 @@ def test_a_killed_run_leaves_no_half_file_and_the_next_completes_it(tmp_path: Pa
     made = [demo.make_archive(folder, objects=4, surveys=["ztf"]) for folder in (killed, whole)]
     assert made[0].made
     assert made[0].archives == made[1].archives
-    for file in made[0].archives[0].files:
-        assert (killed / file).read_bytes() == (whole / file).read_bytes()
+    assert files_below(killed) == files_below(whole)
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
+
+
+def test_an_archive_that_is_half_replaced_is_not_taken_for_the_one_before(tmp_path: Path) -> None:
+    half, whole = tmp_path / "half", tmp_path / "whole"
+    demo.make_archive(half, objects=4, surveys=["ztf"], nights=2, seed=2)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(half), "overwrite"], check=False)
+    assert done.returncode == -signal.SIGKILL
+    for folder in (half, whole):
+        assert demo.make_archive(folder, objects=4, surveys=["ztf"], nights=2, seed=2).made
+    assert files_below(half) == files_below(whole)
 
 
 def test_interrupted_it_says_so_in_a_line(tmp_path: Path) -> None:

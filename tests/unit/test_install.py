@@ -20,8 +20,11 @@ import requests
 from urllib3 import Retry
 
 from cutout_api import errors, server, settings
+from cutout_api.batch import PATIENCE, SLOWEST
 from tests.archive import NIGHT, SampleArchive
+from tests.catalogue import catalogued
 from tests.conftest import IN_CI
+from tests.samples import ZTF_SCHEMA, ztf_alert
 from tests.service import Service, free_port, running_service
 
 ROOT = Path(__file__).parents[2]
@@ -193,10 +196,13 @@ def test_nginx_repeats_the_settings_it_names() -> None:
     limits = settings.Limits()
     assert f"server 127.0.0.1:{settings.Server().port} " in CONF
     assert f"client_max_body_size        {limits.body_bytes};" in CONF
-    assert f"larger than {limits.body_bytes} bytes" in CONF
+    assert f"default                  {limits.body_bytes};" in CONF
+    assert f"client_max_body_size {limits.batch_bytes};" in CONF
+    assert f"~^/api/v1/cutouts/batch  {limits.batch_bytes};" in CONF
     assert f"longer than {server.limit_request_line} bytes" in CONF
-    read_timeout = int(re.findall(r"proxy_read_timeout +(\d+)s", CONF)[0])
-    assert read_timeout > limits.deadline_seconds + limits.queue_seconds
+    single, batch = map(int, re.findall(r"proxy_read_timeout +(\d+)s", CONF))
+    assert single > limits.deadline_seconds + PATIENCE * limits.queue_seconds
+    assert batch > SLOWEST * (limits.deadline_seconds + PATIENCE * limits.queue_seconds)
     assert int(re.findall(r"keepalive_timeout (\d+)s", CONF)[0]) < server.keepalive
 
 
@@ -207,6 +213,7 @@ class Front:
     address: str
     service: Service
     rows: list[dict[str, object]]
+    log_file: Path
 
     def cutout(self, row: int, output: str = "PNG", *, direct: bool = False) -> str:
         alert = self.rows[row]
@@ -217,12 +224,15 @@ class Front:
 
 
 @contextmanager
-def running_front(sample_archive: SampleArchive, folder: Path, conf: str = CONF) -> Iterator[Front]:
+def running_front(
+    sample_archive: SampleArchive, folder: Path, conf: str = CONF, **environment: str
+) -> Iterator[Front]:
     if NGINX is None:
         (pytest.fail if IN_CI else pytest.skip)("no nginx: run install/test-programs.sh")
     folder.chmod(0o755)
     port = free_port()
-    with running_service({"CUTOUT_API_ARCHIVE_URI": str(sample_archive.folder)}) as service:
+    environment |= {"CUTOUT_API_ARCHIVE_URI": str(sample_archive.folder)}
+    with running_service(environment) as service:
         site = conf.replace("listen 80;", f"listen 127.0.0.1:{port};")
         site = site.replace("    listen [::]:80;\n", "")
         site = site.replace("127.0.0.1:24000", f"127.0.0.1:{service.port}")
@@ -234,7 +244,7 @@ def running_front(sample_archive: SampleArchive, folder: Path, conf: str = CONF)
         who = f"user {_owner(folder)};" if os.geteuid() == 0 else ""
         (folder / "site.conf").write_text(site)
         (folder / "nginx.conf").write_text(
-            f"{who} pid {folder}/pid; error_log {folder}/error.log; daemon off; events {{}}\n"
+            f"{who} pid {folder}/pid; error_log {folder}/error.log warn; daemon off; events {{}}\n"
             f"http {{ {temporary} include {folder}/site.conf; }}\n"
         )
         command = [NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf")]
@@ -247,7 +257,7 @@ def running_front(sample_archive: SampleArchive, folder: Path, conf: str = CONF)
                 session.mount("http://", retry)
                 session.get(f"{address}/healthz", timeout=5)
             rows = sample_archive.rows[f"{NIGHT}/part-00000.snappy.parquet"]
-            yield Front(address, service, rows)
+            yield Front(address, service, rows, folder / "error.log")
         finally:
             nginx.terminate()
             nginx.wait(10)
@@ -356,6 +366,52 @@ def test_what_nginx_refuses_is_worded_as_the_service_would(front: Front) -> None
     assert problem(requests.get(url, headers={"X-Long": "x" * 9000})) == (400, "malformed_http")
     assert problem(requests.request("TRACE", url)) == (405, "method_not_allowed")
     assert problem(requests.get(f"{front.address}/metrics")) == (404, "route_not_found")
+
+
+def test_a_batch_passes_as_it_is_made(front: Front) -> None:
+    asked = {
+        "hdfsPath": f"{NIGHT}/part-00000.snappy.parquet",
+        "candid": [str(front.rows[n % 3]["candid"]) for n in range(3_500)],
+        "kind": "Science",
+        "package": "tar",
+    }
+    assert len(json.dumps(asked)) > settings.Limits().body_bytes
+    route = "/api/v1/cutouts/batch"
+    direct = requests.post(front.service.address + route, json=asked)
+    with requests.post(front.address + route, json=asked, stream=True) as through:
+        assert through.status_code == 200
+        time.sleep(1)  # a client that is slow: what is buffered for it would go to disk
+        assert through.content == direct.content
+    assert len(direct.content) > 64 << 20  # more than the sockets between them hold
+    assert "buffered to a temporary file" not in front.log_file.read_text()
+
+
+def test_a_batch_may_be_as_large_as_the_service_takes_it(front: Front) -> None:
+    limit = settings.Limits().batch_bytes
+    for address in (front.address, front.service.address):
+        url = f"{address}/api/v1/cutouts/batch"
+        fits = requests.post(url, data=b"x" * limit, headers={"Content-Type": "text/plain"})
+        assert fits.status_code == 400
+        large = requests.post(url, data=b"x" * (limit + 1), headers={"Content-Type": "text/plain"})
+        assert (large.status_code, large.json()["code"]) == (413, "body_too_large")
+        assert large.json()["detail"] == f"the body is larger than {limit} bytes"
+
+
+def test_a_table_that_is_made_while_it_is_sent_is_not_kept(tmp_path: Path) -> None:
+    archive = SampleArchive(tmp_path / "archive")
+    (tmp_path / "nginx").mkdir()
+    name = f"{NIGHT}/part-00000.snappy.parquet"
+    archive.write(name, [ztf_alert(n, "ZTF24aaaaaaa") for n in range(200)], ZTF_SCHEMA)
+    uri = f"file://{archive.folder}"
+    made = catalogued(settings.Settings(archive=settings.Archive(uri=uri)))
+    catalog = {"CUTOUT_API_CATALOG_URL": made.catalog.url}
+    with running_front(archive, tmp_path / "nginx", **catalog) as front:
+        url = f"{front.address}/api/v1/objects?objectId=ZTF24aaaaaaa"
+        for stamps, kept in (("False", True), ("True", False)):
+            answers = [requests.get(f"{url}&withcutouts={stamps}") for _ in range(2)]
+            assert answers[0].content == answers[1].content
+            assert [answer.status_code for answer in answers] == [200, 200]
+            assert (answers[1].headers["X-Cache"] == "HIT") == kept
 
 
 def test_a_caller_who_asks_too_often_is_told_when_to_come_back(

@@ -29,7 +29,7 @@ LAYERS = (
     ("alert_columns", "table_request", "batch_request"),
     ("catalog",),
     ("lookup",),
-    ("reader", "openapi", "demo"),
+    ("reader", "openapi", "demo", "progress"),
     ("indexing", "tables", "answer", "batch"),
     ("get", "explorer"),
     ("web",),

@@ -272,7 +272,7 @@ def test_a_file_replaced_between_finding_and_reading_is_found_anew(tmp_path: Pat
             found = find(request)
             if (tmp_path / "b.parquet").exists():
                 (tmp_path / "b.parquet").rename(path)
-                reader.archive.close()  # the handle is gone, as when many files are open
+                reader.archive._forget(str(path))  # the handle is gone, as when many files are open
             return found
 
         reader._find = find_then_replace  # type: ignore[method-assign]

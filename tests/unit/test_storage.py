@@ -230,6 +230,19 @@ def test_a_file_stays_open_between_readers_and_the_number_of_open_ones_is_bounde
     assert open_below(folder) == 0
 
 
+def test_a_read_that_was_given_up_does_not_connect_again_once_the_archive_is_closed(
+    folder: Path,
+) -> None:
+    (folder / "a.parquet").write_bytes(b"12345678")
+    archive = open_archive(folder)
+    with archive.open(locate_one(archive, "a.parquet")) as file:
+        assert file.read_at(1, 0) == b"1"
+        archive.close()
+        with pytest.raises(StorageUnavailable):
+            file.read_at(1, 0)
+    assert open_below(folder) == 0
+
+
 def open_below(folder: Path) -> int:
     """Return how many files below a folder this process has open."""
     targets = []

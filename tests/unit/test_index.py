@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from cutout_api import index as index_module
 from cutout_api.index import IndexCache, IndexStore, build_index, pack_index, unpack_index
 from cutout_api.settings import Archive as ArchiveSettings
 from cutout_api.settings import Settings
@@ -28,23 +31,27 @@ def test_a_stored_index_that_is_damaged_anywhere_is_as_if_it_were_not_there(
         index = build_index(file)
         index.complete(file, blocks=True)
     packed = pack_index(index)
-    assert unpack_index(packed, file_id) is not None
+    assert unpack_index(packed) is not None
     for place in range(0, len(packed), 97):
         damaged = bytearray(packed)
         damaged[place] ^= 1
-        assert unpack_index(bytes(damaged), file_id) is None
+        assert unpack_index(bytes(damaged)) is None
     for length in range(0, len(packed), 97):
-        assert unpack_index(packed[:length], file_id) is None
+        assert unpack_index(packed[:length]) is None
 
 
 @pytest.mark.parametrize("change", ["path", "size", "modified", "version"])
-def test_an_index_of_another_version_is_refused(archive: Archive, change: str) -> None:
+def test_an_index_of_another_version_is_refused(
+    archive: Archive, tmp_path: Path, change: str
+) -> None:
     (file_id,) = archive.locate("a.parquet")
+    store = IndexStore(tmp_path / "kept", "here")
     with archive.open(file_id) as file:
-        packed = pack_index(build_index(file))
+        store.save(build_index(file))
     values = dict(vars(file_id))
     values[change] = values[change] + ("x" if isinstance(values[change], str) else 1)
-    assert unpack_index(packed, FileId(**values)) is None
+    assert store.load(file_id) is not None
+    assert store.load(FileId(**values)) is None
 
 
 def test_a_folder_that_cannot_be_written_is_said_once_and_harms_nothing(
@@ -59,6 +66,38 @@ def test_a_folder_that_cannot_be_written_is_said_once_and_harms_nothing(
         cache.keep(index)
     assert len(caplog.records) == 1
     assert "cannot be stored" in caplog.text
+
+
+def test_two_that_store_what_they_have_learnt_at_once_lose_nothing(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (file_id,) = archive.locate("a.parquet")
+    with archive.open(file_id) as file:
+        nothing, pages, cells = (build_index(file) for _ in range(3))
+        pages.complete(file, blocks=False)
+        cells.complete(file, blocks=True)
+    cells.tables.clear()
+    store = IndexStore(tmp_path / "kept", "here")
+    store.save(nothing)
+    read, has_read, other_is_done = index_module._content, threading.Event(), threading.Event()
+
+    def read_and_wait(path: Path) -> bytes | None:
+        content = read(path)
+        if not has_read.is_set():
+            has_read.set()
+            other_is_done.wait(0.5)  # it cannot be, unless it did not wait for its turn
+        return content
+
+    monkeypatch.setattr(index_module, "_content", read_and_wait)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(store.add, pages)
+        assert has_read.wait(20)
+        store.add(cells)
+        other_is_done.set()
+        first.result()
+    stored = store.load(file_id)
+    assert stored is not None
+    assert (set(stored.tables), set(stored.cells)) == (set(pages.tables), set(cells.cells))
 
 
 def test_archives_of_the_same_paths_do_not_share_an_index(archive: Archive, tmp_path: Path) -> None:

@@ -168,6 +168,76 @@ def test_a_stored_index_of_another_version_is_not_used(tmp_path: Path) -> None:
         assert alert.stamps[0].fits == stored_fits(rows[-1], "Science")
 
 
+def test_what_is_indexed_ahead_is_kept_and_used_by_those_who_know_the_file(tmp_path: Path) -> None:
+    rows = write_large(tmp_path / "a.parquet")
+    kept = str(tmp_path / "kept")
+    with open_reader(tmp_path, folder=kept) as worker:
+        ask(worker, "a.parquet")
+        with open_reader(tmp_path, folder=kept) as indexer:  # as another process
+            index_ahead(indexer, "a.parquet")
+        ask(worker, "a.parquet", kind="Template")  # whose pages the worker has to look for
+        with open_reader(tmp_path, folder=kept) as later:
+            for reader in (worker, later):
+                for kind in KINDS:
+                    with counted() as count:
+                        ask(reader, "a.parquet", kind=kind, candid=rows[250]["candid"])
+                    assert (count.reads, count.bytes <= 2 * 70_000) == (1, True)
+
+
+def test_workers_keep_what_each_other_has_learnt(tmp_path: Path) -> None:
+    rows = write_large(tmp_path / "a.parquet")
+    kept = str(tmp_path / "kept")
+    with (
+        open_reader(tmp_path, folder=kept) as one,
+        open_reader(tmp_path, folder=kept) as other,
+    ):
+        for reader in (one, other):
+            ask(reader, "a.parquet", kind="Science")
+        ask(one, "a.parquet", kind="Template")
+        ask(other, "a.parquet", kind="Difference")
+    with open_reader(tmp_path, folder=kept) as third, counted() as count:
+        ask(third, "a.parquet", kind="All", candid=rows[250]["candid"])
+    assert count.reads == 3
+
+
+def test_what_was_learnt_of_an_old_version_does_not_replace_the_new(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", [ztf_alert(n) for n in range(8)])
+    kept = str(tmp_path / "kept")
+    with open_reader(tmp_path, folder=kept) as late, open_reader(tmp_path, folder=kept) as reader:
+        ask(late, "a.parquet")
+        (old,) = late.archive.locate("a.parquet")
+        with late.opened(old) as file:
+            index = late.index_of(file)
+            index.complete(file, blocks=False)
+        write(tmp_path / "b.parquet", [ztf_alert(n) for n in range(20, 28)])
+        (tmp_path / "b.parquet").rename(path)
+        ask(reader, "a.parquet", kind="All")
+        late.keep(index)  # its own is at hand still, the new one is stored
+        ask(late, "a.parquet", kind="All")
+        late.keep(index)  # the new one is at hand too
+        (new,) = late.archive.locate("a.parquet")
+        with late.opened(new) as file:
+            before = late.index_of(file)
+            late.keep(index)
+            assert late.index_of(file) is before
+    with open_reader(tmp_path, folder=kept) as third, counted() as count:
+        ask(third, "a.parquet", kind="All")
+    assert count.reads == 3
+
+
+def test_nothing_is_stored_again_unless_there_is_something_new(tmp_path: Path) -> None:
+    write_large(tmp_path / "a.parquet")
+    kept = tmp_path / "kept"
+    with open_reader(tmp_path, folder=str(kept)) as worker:
+        ask(worker, "a.parquet")
+        with open_reader(tmp_path, folder=str(kept)) as indexer:
+            index_ahead(indexer, "a.parquet")
+        (stored,) = kept.rglob("*.index")
+        inode = stored.stat().st_ino
+        ask(worker, "a.parquet", kind="All")
+        assert stored.stat().st_ino == inode
+
+
 def test_many_threads_that_meet_a_new_file_build_its_index_once(tmp_path: Path) -> None:
     rows = write_large(tmp_path / "a.parquet")
     with (

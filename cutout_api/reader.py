@@ -80,7 +80,7 @@ class Reader:
     def identify(self, request: IdentifyRequest) -> list[tuple[Meaning, Sequence[Entry]]]:
         """Return what an id may name, each with the alerts of its object. Raises as ``read``."""
         path = request.path or ""
-        return self.run(lambda: self._twice(path, lambda: self._lookup.identify(request)))
+        return self.run(lambda: self.twice(path, lambda: self._lookup.identify(request)))
 
     def index(self, path: str, *, blocks: bool) -> Iterator[tuple[FileId, CutoutError | None]]:
         """Learn ahead of time what there is to know of a file, or of each file of a folder.
@@ -146,12 +146,12 @@ class Reader:
     def _read(self, request: CutoutRequest) -> Alert:
         path = request.path or ""
         try:
-            return self._twice(path, lambda: self._read_once(request))
+            return self.twice(path, lambda: self._read_once(request))
         except (NotFound, StoredDataError):
             self.archive.forget(path)  # whoever asks next shall not be told of old files
             raise
 
-    def _twice(self, path: str, work: Callable[[], T]) -> T:
+    def twice(self, path: str, work: Callable[[], T]) -> T:
         """Return what ``work`` does, once more with the new file where one was replaced meanwhile.
 
         Raises StorageUnavailable where that is replaced too.
@@ -213,7 +213,7 @@ class Reader:
 
     def _read_chosen(self, request: CutoutRequest) -> Sequence[Alert]:
         with metrics.stage("look up"):
-            entries = self._twice(request.path or "", lambda: self._lookup.choose(request))
+            entries = self.twice(request.path or "", lambda: self._lookup.choose(request))
         if len(entries) == 1 and not request.choice.every:
             return [self._read_entry(request, entries[0])]
         most = self._limits.epochs
@@ -257,7 +257,7 @@ class Reader:
                 cells = self._read_cells(request, location, index)
             return self._decode(request, location, cells, entry)
 
-        return self._twice(entry.file.path, read)
+        return self.twice(entry.file.path, read)
 
     def _find_entry(self, request: CutoutRequest, entry: Entry) -> tuple[Location, FileIndex]:
         """Return where an alert is in its file as that is now: its own index has the last word.

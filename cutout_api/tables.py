@@ -168,11 +168,16 @@ class Tables:
         file_id = self._reader.catalog.latest_file(view.survey)
         if file_id is None:
             return {}
+        path = file_id.path
+
+        def read() -> pa.Schema:
+            with self._reader.opened(self._reader.archive.present(path)) as file:
+                return read_footer(file).metadata.schema.to_arrow_schema()
+
         try:
-            with self._reader.opened(file_id) as file:
-                schema = read_footer(file).metadata.schema.to_arrow_schema()
-        except FileChanged as error:
-            raise _being_rewritten(file_id) from error
+            schema = self._reader.twice(path, read)
+        except (NotFound, PathForbidden):  # the catalog has yet to hear of it
+            return {}
         columns = dict(columns_of(view, schema))
         for derived in view.derived:
             if all(name in columns for name in derived.needs):
@@ -204,7 +209,7 @@ class Tables:
         try:
             again = self._find_again(view, file_id, entries)
             return self._with_version(again, work)
-        except (FileChanged, NotFound, PathForbidden, InvalidParameter) as error:
+        except (FileChanged, NotFound, PathForbidden) as error:
             raise _being_rewritten(file_id) from error
 
     def _with_version(
@@ -220,9 +225,7 @@ class Tables:
     def _find_again(self, view: View, file_id: FileId, entries: Sequence[Entry]) -> Sequence[Entry]:
         """Return the entries as they are in the file that is at this path now."""
         self._reader.archive.forget(file_id.path)
-        current, *others = self._reader.archive.locate(file_id.path)
-        if others:  # a folder now
-            raise FileChanged(file_id.path)
+        current = self._reader.archive.present(file_id.path)
         with self._reader.opened(current) as file:
             index = self._reader.index_of(file)
         found = []

@@ -166,7 +166,7 @@ def warm_up(app: Flask) -> Reader:
     # Not a kernel: astropy.convolution takes 0.5 s, once, but 16 MB of every worker for ever.
     render(np.eye(2), Rendering(colormap="viridis"))
     reader: Reader = app.extensions["cutout_reader"]
-    reader.archive.check()
+    reader.check()
     return reader
 
 

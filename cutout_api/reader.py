@@ -130,12 +130,18 @@ class Reader:
         """
         if not self._slots.acquire(timeout=self._limits.queue_seconds):
             raise Saturated("as many requests as this service reads at a time are being read")
-        future: Future[T] = self._pool.submit(work)
+        try:
+            future: Future[T] = self._pool.submit(work)
+        except RuntimeError as error:  # no thread could be started, and nobody tells of the end
+            self._slots.release()
+            raise Saturated("this service cannot start another read") from error
         future.add_done_callback(lambda _: self._slots.release())
         try:
             return future.result(self._limits.deadline_seconds)
         except FutureTimeoutError:
-            if future.done():  # the work itself ran into a time-out of the storage
+            if future.done():  # in this very moment, or it ran into a time-out of the storage
+                with suppress(FutureTimeoutError):
+                    return future.result()
                 raise StorageUnavailable("the archive does not answer") from None
             future.cancel()
             raise DeadlineExceeded(

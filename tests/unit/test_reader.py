@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -540,6 +540,37 @@ def test_a_read_that_is_given_up_keeps_its_place_until_it_ends(tmp_path: Path) -
             ask(reader, "a.parquet")
         released.set()
         assert ask_until(reader).alert_id == ztf_alert(0)["candid"]
+
+
+def test_a_thread_that_cannot_be_started_costs_no_place(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", [ztf_alert(0)])
+    with open_reader(tmp_path, concurrent_reads=1, queue_seconds=3) as reader:
+        before = threading.stack_size(1 << 47)  # more than there are addresses
+        try:
+            with pytest.raises(Saturated):
+                ask(reader, "a.parquet")
+        finally:
+            threading.stack_size(before)
+        for _ in range(3):  # what was refused is done too, in a thread of a later one
+            assert ask(reader, "a.parquet").alert_id == ztf_alert(0)["candid"]
+        assert reader._slots.acquire(timeout=20)  # the one place, and there is no other
+        assert not reader._slots.acquire(blocking=False)
+
+
+def test_work_that_ends_as_its_deadline_passes_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_up = threading.Event()
+    done = Future.done
+
+    def end_and_look(future: Future[str]) -> bool:
+        given_up.set()
+        wait([future])
+        return done(future)
+
+    monkeypatch.setattr(Future, "done", end_and_look)
+    with open_reader(tmp_path, deadline_seconds=0.05) as reader:
+        assert reader.run(lambda: str(given_up.wait(20))) == "True"
 
 
 def test_many_threads_get_the_stamps_they_asked_for(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from .errors import (
 from .index import NEVER, NO_ID, Epoch, FileIndex, Location
 from .lookup import Lookup
 from .pages import Plan
-from .reader import Reader, entry_of, not_found, rank_copy, stamp_missing
+from .reader import PATIENCE, Reader, entry_of, not_found, rank_copy, stamp_missing
 from .request import CutoutRequest
 from .settings import Limits
 from .storage import FileChanged, FileId, OpenFile
@@ -51,8 +51,6 @@ SHARE_OF_DEADLINE = 0.2
 """Of the time that a request may take, what a window should."""
 OVERRUN = 2
 """Times its memory that a window may take before it is cut."""
-PATIENCE = 10
-"""Times that a window waits for its turn among the concurrent reads."""
 SLOWEST = 3
 """Windows in a row that may run into the deadline, each smaller than the one before."""
 
@@ -169,7 +167,7 @@ class Batch:
             budget = _Budget(room)
             begun = clock.monotonic()
             try:
-                made = self._in_turn(partial(work, numbers, budget))
+                made = self._reader.run(partial(work, numbers, budget), PATIENCE)
             except _TooMuch:
                 size = max(1, len(numbers) // 4)
                 continue
@@ -183,16 +181,6 @@ class Batch:
             start = numbers.stop
             size = self._next_size(len(numbers), budget.used, clock.monotonic() - begun)
             yield made
-
-    def _in_turn(self, work: Callable[[], T]) -> T:
-        """Do work as one of the concurrent reads; it waits longer for its turn than others do."""
-        for attempt in range(PATIENCE):
-            try:
-                return self._reader.run(work)
-            except Saturated:
-                if attempt == PATIENCE - 1:
-                    raise
-        raise AssertionError
 
     def _next_size(self, ids: int, size: int, seconds: float) -> int:
         """Return how many ids fit a window, if they are like those of the last one."""
@@ -411,14 +399,14 @@ class Batch:
         cells, read.cells = read.cells, {}
         try:
             if read.has_copies:
-                return Result(read.number, request, self._reader.read(request), None)
+                return Result(read.number, request, self._reader.read(request, PATIENCE), None)
             if read.error is not None:
                 return Result(read.number, request, None, read.error)
             try:
                 with metrics.stage("decode"):
                     stamps = tuple(self._reader.unpack(kind, cells[kind]) for kind in self._kinds)
             except StoredDataError:
-                return Result(read.number, request, self._reader.read(request), None)
+                return Result(read.number, request, self._reader.read(request, PATIENCE), None)
         except CutoutError as error:
             return Result(read.number, request, None, error)
         return Result(read.number, request, Alert(stamps, read.entry), None)

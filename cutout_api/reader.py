@@ -39,6 +39,8 @@ from .stamp import Stamp, StampLimits, unpack
 from .storage import Archive, FileChanged, FileId, OpenFile, file_name
 
 T = TypeVar("T")
+PATIENCE = 10
+"""Of what is a part of a larger answer, which would break off if there were no place for it."""
 
 
 class Reader:
@@ -60,14 +62,15 @@ class Reader:
         self.catalog = Catalog(settings.catalog, self.archive.address)
         self._lookup = Lookup(self.catalog, self.archive, self.opened)
 
-    def read(self, request: CutoutRequest) -> Alert:
+    def read(self, request: CutoutRequest, patience: int = 1) -> Alert:
         """Return the alert and its stamps, one for each kind asked, in that order.
 
         Raises a CutoutError; what takes longer than the deadline goes on in the background,
         and keeps its place among the concurrent reads until it ends.
         """
         return self.run(
-            lambda: self._read(request) if request.is_direct else self._read_chosen(request)[0]
+            lambda: self._read(request) if request.is_direct else self._read_chosen(request)[0],
+            patience,
         )
 
     def read_epochs(self, request: CutoutRequest) -> Sequence[Alert]:
@@ -123,12 +126,13 @@ class Reader:
         self.catalog.close()
         self.archive.close()
 
-    def run(self, work: Callable[[], T]) -> T:
+    def run(self, work: Callable[[], T], patience: int = 1) -> T:
         """Return what ``work`` returns, done as one of the concurrent reads, within its deadline.
 
+        It waits ``patience`` times ``limits.queue_seconds`` for its turn.
         Raises Saturated, DeadlineExceeded, and whatever the work raises.
         """
-        if not self._slots.acquire(timeout=self._limits.queue_seconds):
+        if not self._slots.acquire(timeout=patience * self._limits.queue_seconds):
             raise Saturated("as many requests as this service reads at a time are being read")
         try:
             future: Future[T] = self._pool.submit(work)

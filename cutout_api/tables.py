@@ -32,7 +32,7 @@ from .errors import (
 from .history import add_history
 from .joining import Columns, join, take_map_apart, without_nan
 from .pages import Footer, read_footer, read_rows
-from .reader import Reader
+from .reader import PATIENCE, Reader
 from .settings import Limits
 from .stamp import read_pixels
 from .storage import FileChanged, FileId, OpenFile, file_name
@@ -280,7 +280,8 @@ class Tables:
             if not asked.kinds:
                 yield Chunk(len(some), rows)
                 continue
-            yield Chunk(len(some), rows, self._reader.run(partial(self._stamps, asked, some)))
+            stamps = self._reader.run(partial(self._stamps, asked, some), PATIENCE)
+            yield Chunk(len(some), rows, stamps)
 
     def _stamps(self, asked: TableRequest, places: Sequence[Entry | None]) -> dict[str, Images]:
         """Return the images of some rows, by the name of their column."""

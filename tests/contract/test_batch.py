@@ -16,6 +16,7 @@ import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -585,6 +586,26 @@ def test_an_alert_whose_file_is_gone_is_read_from_its_copy(tmp_path: Path) -> No
     shutil.copy(tmp_path / "a/one.parquet", tmp_path / "a/two.parquet")
     found = lines(ask(client, candid=[str(row["candid"]) for row in rows]))
     assert [line["status"] for line in found] == [200] * 4 + [404] * 4
+
+
+def test_a_copy_waits_longer_for_its_turn_than_a_request_does(tmp_path: Path) -> None:
+    rows = [ztf_alert(n) for n in range(40)]
+    write(tmp_path / "a/one.parquet", rows)
+    write(tmp_path / "a/two.parquet", rows)
+    limits = Limits(concurrent_reads=1, queue_seconds=0.3)
+    app = create_app(catalogued(Settings(archive=Archive(uri=str(tmp_path)), limits=limits)))
+    (tmp_path / "a/two.parquet").unlink()
+    body = {"candid": [str(row["candid"]) for row in rows], "kind": "Science"}
+    response = app.test_client().post(ROUTE, json=body, buffered=False)
+    places = app.extensions["cutout_reader"]._slots
+    assert places.acquire(timeout=20)  # somebody else reads
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(lines, response)
+        try:
+            wait([found], timeout=0.6)
+        finally:
+            places.release()
+        assert [line["status"] for line in found.result()] == [200] * 40
 
 
 def test_a_file_replaced_between_two_windows_is_read_as_it_is_then(

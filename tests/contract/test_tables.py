@@ -9,6 +9,7 @@ import os
 import random
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -587,6 +588,25 @@ def test_stamps_are_read_as_they_are_sent(
     begun = metrics.READS._value.get() - before
     assert json.loads(first + b"".join(parts)) == whole
     assert metrics.READS._value.get() - before > begun
+
+
+def test_stamps_that_follow_wait_longer_for_their_turn_than_a_request_does(
+    epochs: EpochsArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serve(epochs, concurrent_reads=1, queue_seconds=0.3)
+    monkeypatch.setattr("cutout_api.tables.CHUNK_STAMPS", 9)
+    answer = client.get(f"/api/v1/objects?objectId={FIRST}&withcutouts=True", buffered=False)
+    parts = iter(answer.response)
+    first = next(parts)
+    places = client.application.extensions["cutout_reader"]._slots
+    assert places.acquire(timeout=20)  # somebody else reads
+    with ThreadPoolExecutor(1) as pool:
+        rest = pool.submit(lambda: b"".join(parts))
+        try:
+            wait([rest], timeout=0.6)
+        finally:
+            places.release()
+        assert json.loads(first + rest.result()) == rows(client, objectId=FIRST, withcutouts=True)
 
 
 def test_an_answer_that_has_not_changed_is_not_sent_again(client: FlaskClient) -> None:

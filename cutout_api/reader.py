@@ -326,8 +326,14 @@ class Reader:
                 column = index.stamp_column(request.survey, kind)
                 return index.read_stamp(file, column, location.row) if column else None
 
-            others = [self._cells.submit(read, kind) for kind in request.kinds[1:]]
-            found = [read(request.kinds[0]), *(future.result() for future in others)]
+            others: list[Future[bytes | None]] = []
+            try:
+                others += (self._cells.submit(read, kind) for kind in request.kinds[1:])
+                found = [read(request.kinds[0]), *(other.result() for other in others)]
+            finally:
+                for other in others:  # none may read on from a file that is given back
+                    if not other.cancel():
+                        other.exception()
             if len(index.tables) > known:  # pages were looked for
                 self._indexes.keep(index)
             cells = {kind: cell for kind, cell in zip(request.kinds, found, strict=True) if cell}

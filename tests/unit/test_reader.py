@@ -17,7 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from cutout_api import metrics
-from cutout_api.errors import AlertNotFound, CutoutError, DeadlineExceeded, Saturated
+from cutout_api.errors import (
+    AlertNotFound,
+    CutoutError,
+    DeadlineExceeded,
+    FileUnreadable,
+    Saturated,
+)
 from cutout_api.reader import Alert, Reader
 from cutout_api.request import parse_request
 from cutout_api.settings import Archive as ArchiveSettings
@@ -485,6 +491,29 @@ def test_the_three_stamps_are_read_at_the_same_time(tmp_path: Path) -> None:
         reader.archive._open.clear()  # so that the file is opened through the slow driver
         alert = ask(reader, "a.parquet", kind="All", candid=rows[7]["candid"])
     assert [stamp.fits for stamp in alert.stamps] == [stored_fits(rows[7], kind) for kind in KINDS]
+
+
+def test_a_file_is_not_given_back_while_a_stamp_of_it_is_still_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", [ztf_alert(0)], write_page_index=True)
+    content = bytearray(path.read_bytes())
+    columns = pq.read_metadata(path).row_group(0)
+    places = [columns.column(n) for n in range(columns.num_columns)]
+    page = next(it for it in places if it.path_in_schema == "cutoutScience.stampData")
+    content[page.data_page_offset : page.data_page_offset + 60] = bytes(60)
+    path.write_bytes(content)
+    released = threading.Event()
+    with open_reader(tmp_path) as reader, ThreadPoolExecutor(1) as pool:
+        # The other two stamps are read by threads of their own.
+        slow_down(reader, lambda: "cells" in threading.current_thread().name and released.wait(30))
+        asked = pool.submit(ask, reader, "a.parquet", kind="All")
+        try:
+            assert not wait([asked], timeout=0.5).done
+            (file,) = reader.archive._open.values()
+            assert file.users == 1
+        finally:
+            released.set()
+        with pytest.raises(FileUnreadable):
+            asked.result()
 
 
 def test_a_read_past_the_deadline_is_told_so_in_time(tmp_path: Path) -> None:

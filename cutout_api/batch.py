@@ -303,8 +303,7 @@ class Batch:
             index = self._reader.index_of(file)
             pages = len(index.tables)
             rows = self._rows(index, file_id, reads)
-            if self._asked.template.is_direct and self._asked.template.needs_facts:
-                self._read_facts(file, rows)
+            self._renew_facts(file, rows)
             intact = [self._read_kind(kind, file, index, rows, budget) for kind in self._kinds]
             if len(index.tables) > pages:
                 self._reader.keep(index)
@@ -343,9 +342,17 @@ class Batch:
                 rows.setdefault(found.row, []).append(read)
         return rows
 
-    def _read_facts(self, file: OpenFile, rows: dict[int, list[_Read]]) -> None:
+    def _renew_facts(self, file: OpenFile, rows: dict[int, list[_Read]]) -> None:
+        """Note what the file itself says of alerts whose facts are of another version, or none."""
+        template = self._asked.template
+        old = [read for some in rows.values() for read in some if _is_of_another(read, file.id)]
+        for read in old:
+            if read.location is not None:
+                read.entry = entry_of(read.location)
+        if not template.needs_facts or not (old or template.is_direct):
+            return
         for alerts in read_alert_columns(file):
-            if alerts.survey is self._asked.template.survey:
+            if alerts.survey is template.survey:
                 for entry in alerts.entries(file.id):
                     for read in rows.get(entry.row, ()):
                         read.entry = entry
@@ -466,6 +473,10 @@ class Batch:
             for read in reads:
                 read.error = error or StorageUnavailable("the file is being rewritten")
         return plan
+
+
+def _is_of_another(read: _Read, file_id: FileId) -> bool:
+    return read.entry is not None and read.entry.file != file_id
 
 
 def _is_final(error: CutoutError) -> bool:

@@ -199,7 +199,7 @@ class Reader:
         cells: dict[str, bytes],
         entry: Entry | None = None,
     ) -> Alert:
-        """Return the alert unpacked, with ``entry`` where it is known already."""
+        """Return the alert unpacked, with ``entry`` where that is of this version of the file."""
         with metrics.stage("decode"):
             try:
                 stamps = tuple(unpack(kind, cells[kind], self._stamp_limits) for kind in cells)
@@ -207,7 +207,8 @@ class Reader:
                 error.where = error.where or f"{location.file.path}, row {location.row}"
                 self.archive.check_unchanged(location.file)
                 raise
-        facts = entry or self._facts_of(request, location)
+        known = entry is not None and entry.file == location.file
+        facts = entry if known else self._facts_of(request, location)
         if self.archive.changes_in_place:
             self.archive.check_unchanged(location.file)
         return Alert(stamps, facts)

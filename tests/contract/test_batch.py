@@ -725,6 +725,32 @@ def test_memory_stays_flat_however_long_the_list_is(tmp_path: Path, package: str
     assert many - few < 30_000 * 1_500 < many_sent
 
 
+def test_a_window_that_is_given_up_reads_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: list[tuple[str, int, int]]
+) -> None:
+    rows = [ztf_alert(n) for n in range(40)]
+    write(tmp_path / "a.parquet", rows, row_group_size=1, write_page_index=True)
+    limits = Limits(deadline_seconds=1, concurrent_reads=8)
+    app = create_app(Settings(archive=Archive(uri=str(tmp_path)), limits=limits))
+    client, ids = app.test_client(), [str(row["candid"]) for row in rows]
+    assert ask(client, candid=ids[:1], hdfsPath="a.parquet").status_code == 200
+    goes_on, noted = threading.Event(), OpenFile.read_at
+
+    def hang(self: OpenFile, length: int, offset: int) -> bytes:
+        goes_on.wait(60)
+        return noted(self, length, offset)
+
+    monkeypatch.setattr(OpenFile, "read_at", hang)
+    reads.clear()
+    assert ask(client, candid=ids, hdfsPath="a.parquet").status_code == 504
+    goes_on.set()
+    places = app.extensions["cutout_reader"]._slots
+    for _ in range(limits.concurrent_reads):  # each window has ended
+        assert places.acquire(timeout=30)
+    assert len(reads) <= batch_module.SLOWEST
+    app.extensions["cutout_reader"].close()
+
+
 # --- clients that go, and others that wait
 
 

@@ -13,7 +13,6 @@ import fcntl
 import hashlib
 import logging
 import os
-import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -54,6 +53,7 @@ from .pages import (
 )
 from .storage import FileId, OpenFile
 from .surveys import KINDS, SURVEYS, Key, KeyValue, Survey
+from .whole_files import remove_abandoned, write_whole
 
 log = logging.getLogger("cutout_api")
 
@@ -703,7 +703,8 @@ class IndexStore:
                 else:
                     is_new = stored is None or replaces
                 if is_new:
-                    _write(path, pack_index(index))
+                    write_whole(path, pack_index(index))
+                    remove_abandoned(path.parent)
         except OSError as error:
             if not self._complained:
                 log.warning("indexes cannot be stored in %s: %s", self._folder, error)
@@ -725,17 +726,6 @@ def _content(path: Path) -> bytes | None:
         return path.read_bytes()
     except OSError:
         return None
-
-
-def _write(path: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(prefix=".", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as part:
-            part.write(content)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -98,6 +99,28 @@ def test_two_that_store_what_they_have_learnt_at_once_lose_nothing(
     stored = store.load(file_id)
     assert stored is not None
     assert (set(stored.tables), set(stored.cells)) == (set(pages.tables), set(cells.cells))
+
+
+def test_a_stored_index_may_be_read_by_others_and_nothing_lies_beside_it(
+    archive: Archive, tmp_path: Path
+) -> None:
+    (file_id,) = archive.locate("a.parquet")
+    store = IndexStore(tmp_path / "kept", "here")
+    before = os.umask(0o022)
+    try:
+        with archive.open(file_id) as file:
+            index = build_index(file)
+            store.save(index)
+            (stored,) = (tmp_path / "kept").rglob("*.index")
+            left = stored.with_name(f".{stored.name}.0.part")  # as of a process that was killed
+            left.write_bytes(b"CUTOUTIX")
+            os.utime(left, (0, 0))
+            index.complete(file, blocks=False)
+            store.add(index)
+    finally:
+        os.umask(before)
+    assert stored.stat().st_mode & 0o777 == 0o644
+    assert list(stored.parent.iterdir()) == [stored]
 
 
 def test_archives_of_the_same_paths_do_not_share_an_index(archive: Archive, tmp_path: Path) -> None:

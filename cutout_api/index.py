@@ -571,7 +571,8 @@ class IndexCache:
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, tuple[FileIndex, int]] = OrderedDict()
         self._bytes = 0
-        self._building: dict[str, threading.Lock] = {}
+        self._building: dict[str, tuple[threading.Lock, int]] = {}
+        """Of each path, its lock and how many hold it or wait for it."""
 
     @property
     def nbytes(self) -> int:
@@ -647,13 +648,16 @@ class IndexCache:
     def _one_at_a_time(self, path: str) -> Iterator[None]:
         """Let one thread build what several ask for at once."""
         with self._lock:
-            lock = self._building.setdefault(path, threading.Lock())
+            lock, users = self._building.get(path, (threading.Lock(), 0))
+            self._building[path] = (lock, users + 1)
         try:
             with lock:
                 yield
         finally:
             with self._lock:
-                self._building.pop(path, None)
+                _, users = self._building.pop(path)
+                if users > 1:
+                    self._building[path] = (lock, users - 1)
 
 
 class IndexStore:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,30 @@ def test_a_stored_index_may_be_read_by_others_and_nothing_lies_beside_it(
         os.umask(before)
     assert stored.stat().st_mode & 0o777 == 0o644
     assert list(stored.parent.iterdir()) == [stored]
+
+
+def test_after_a_build_that_failed_those_who_waited_build_one_at_a_time() -> None:
+    cache = IndexCache(1 << 20, None)
+    second_is_in, third_is_in, leave = (threading.Event() for _ in range(3))
+
+    def enter(is_in: threading.Event) -> None:
+        with cache._one_at_a_time("a"):
+            is_in.set()
+            leave.wait(20)
+
+    with ThreadPoolExecutor(2) as pool:
+        with suppress(KeyError), cache._one_at_a_time("a"):
+            pool.submit(enter, second_is_in)
+            assert not second_is_in.wait(0.2)
+            raise KeyError
+        try:
+            assert second_is_in.wait(20)
+            pool.submit(enter, third_is_in)
+            assert not third_is_in.wait(0.2)
+        finally:
+            leave.set()
+        assert third_is_in.wait(20)
+    assert not cache._building
 
 
 def test_archives_of_the_same_paths_do_not_share_an_index(archive: Archive, tmp_path: Path) -> None:

@@ -615,6 +615,7 @@ class IndexCache:
         with self._lock:
             _, size = self._kept.pop(path, (None, 0))
             self._bytes -= size
+            metrics.INDEX_BYTES.set(self._bytes)
         if self._store:
             self._store.remove(path)
 
@@ -642,7 +643,7 @@ class IndexCache:
             while self._bytes > self._most_bytes and len(self._kept) > 1:
                 _, (_, gone) = self._kept.popitem(last=False)
                 self._bytes -= gone
-        metrics.INDEX_BYTES.set(self._bytes)
+            metrics.INDEX_BYTES.set(self._bytes)
 
     @contextlib.contextmanager
     def _one_at_a_time(self, path: str) -> Iterator[None]:
@@ -674,10 +675,7 @@ class IndexStore:
 
     def load(self, file_id: FileId) -> FileIndex | None:
         """Return the stored index of this version of the file."""
-        content = _content(self._path(file_id.path))
-        if content is None:
-            return None
-        index = unpack_index(content)
+        index = _stored(self._path(file_id.path))
         found = index is not None and index.file_id == file_id
         metrics.count_cache("stored indexes", hit=found)
         return index if found else None
@@ -699,8 +697,7 @@ class IndexStore:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with _alone(path.parent):
-                content = _content(path)
-                stored = unpack_index(content) if content is not None else None
+                stored = _stored(path)
                 if stored is not None and stored.file_id == index.file_id:
                     is_new = stored.learn(index)
                     index = stored
@@ -725,11 +722,12 @@ class IndexStore:
         return self._folder / name[:2] / f"{name[2:]}.index"
 
 
-def _content(path: Path) -> bytes | None:
+def _stored(path: Path) -> FileIndex | None:
     try:
-        return path.read_bytes()
+        content = path.read_bytes()
     except OSError:
         return None
+    return unpack_index(content)
 
 
 @contextlib.contextmanager

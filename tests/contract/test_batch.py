@@ -24,10 +24,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from astropy.io import fits
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from cutout_api import batch as batch_module
+from cutout_api import metrics
 from cutout_api.settings import Archive, Limits, Settings
 from cutout_api.storage import OpenFile
 from cutout_api.web import create_app
@@ -570,6 +572,25 @@ def test_a_damaged_page_costs_its_own_alerts_only(
     reads.clear()
     ask(client, candid=ids, hdfsPath=path)
     assert len(reads) < len(ids)
+
+
+@pytest.mark.parametrize("package", ["ndjson", "tar", "arrow", "npz"])
+def test_ids_are_counted_by_what_they_are_answered(tmp_path: Path, package: str) -> None:
+    image_alone = io.BytesIO()
+    fits.PrimaryHDU(np.eye(30, dtype=np.float32)).writeto(image_alone)
+    rows = [lsst_alert(0), lsst_alert(1, Science=image_alone.getvalue())]
+    write(tmp_path / "a.parquet", rows, LSST_SCHEMA)
+    client = create_app(Settings(archive=Archive(uri=str(tmp_path)))).test_client()
+
+    def counted() -> list[float]:
+        return [metrics.ITEMS.labels(status)._value.get() for status in ("200", "404")]
+
+    before = counted()
+    ids = [str(lsst_alert(n)["diaSourceId"]) for n in range(3)]
+    form = "PNG" if package == "tar" else "array"
+    asked = {"hdfsPath": "a.parquet", "plane": "variance", "output-format": form}
+    assert ask(client, diaSourceId=ids, package=package, **asked).status_code == 200
+    assert [after - first for after, first in zip(counted(), before, strict=True)] == [1, 2]
 
 
 def test_an_alert_whose_file_is_gone_is_read_from_its_copy(tmp_path: Path) -> None:

@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from cutout_api import index as index_module
-from cutout_api.index import IndexCache, IndexStore, build_index, pack_index, unpack_index
+from cutout_api import metrics
+from cutout_api.index import (
+    FileIndex,
+    IndexCache,
+    IndexStore,
+    build_index,
+    pack_index,
+    unpack_index,
+)
 from cutout_api.settings import Archive as ArchiveSettings
 from cutout_api.settings import Settings
 from cutout_api.storage import Archive, FileId
@@ -81,16 +89,16 @@ def test_two_that_store_what_they_have_learnt_at_once_lose_nothing(
     cells.tables.clear()
     store = IndexStore(tmp_path / "kept", "here")
     store.save(nothing)
-    read, has_read, other_is_done = index_module._content, threading.Event(), threading.Event()
+    read, has_read, other_is_done = index_module._stored, threading.Event(), threading.Event()
 
-    def read_and_wait(path: Path) -> bytes | None:
+    def read_and_wait(path: Path) -> FileIndex | None:
         content = read(path)
         if not has_read.is_set():
             has_read.set()
             other_is_done.wait(0.5)  # it cannot be, unless it did not wait for its turn
         return content
 
-    monkeypatch.setattr(index_module, "_content", read_and_wait)
+    monkeypatch.setattr(index_module, "_stored", read_and_wait)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(store.add, pages)
         assert has_read.wait(20)
@@ -146,6 +154,22 @@ def test_after_a_build_that_failed_those_who_waited_build_one_at_a_time() -> Non
             leave.set()
         assert third_is_in.wait(20)
     assert not cache._building
+
+
+def test_look_ups_and_memory_are_counted_as_they_are(archive: Archive, tmp_path: Path) -> None:
+    def counted(result: str) -> float:
+        return float(metrics.CACHE.labels("stored indexes", result)._value.get())
+
+    (file_id,) = archive.locate("a.parquet")
+    hits, misses = counted("hit"), counted("miss")
+    for _ in range(2):
+        cache = IndexCache(1 << 20, IndexStore(tmp_path / "kept", "here"))
+        with archive.open(file_id) as file:
+            index = cache.get(file)
+        assert metrics.INDEX_BYTES._value.get() == index.nbytes
+    assert (counted("hit") - hits, counted("miss") - misses) == (1, 1)
+    cache.forget(file_id.path)
+    assert metrics.INDEX_BYTES._value.get() == 0
 
 
 def test_archives_of_the_same_paths_do_not_share_an_index(archive: Archive, tmp_path: Path) -> None:

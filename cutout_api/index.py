@@ -574,10 +574,6 @@ class IndexCache:
         self._building: dict[str, tuple[threading.Lock, int]] = {}
         """Of each path, its lock and how many hold it or wait for it."""
 
-    @property
-    def nbytes(self) -> int:
-        return self._bytes
-
     def get(self, file: OpenFile) -> FileIndex:
         """Return the index of this version of the file.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
@@ -19,7 +19,6 @@ from .epochs import Alert, Entry
 from .errors import (
     AlertNotFound,
     ArchiveFileNotFound,
-    CutoutError,
     DeadlineExceeded,
     FileUnreadable,
     InvalidParameter,
@@ -85,26 +84,11 @@ class Reader:
         path = request.path or ""
         return self.run(lambda: self.twice(path, lambda: self._lookup.identify(request)))
 
-    def index(self, path: str, *, blocks: bool) -> Iterator[tuple[FileId, CutoutError | None]]:
-        """Learn ahead of time what there is to know of a file, or of each file of a folder.
-
-        Yields each file as it is done, with the error of one that cannot be read. With
-        ``blocks`` every stamp column is read once, to note where each stamp is in it.
-        """
-        for file_id in self.archive.locate(path):
-            try:
-                self.learn(file_id, blocks=blocks)
-            except CutoutError as error:
-                yield file_id, error
-            except FileChanged:
-                yield file_id, StorageUnavailable("the file is being rewritten")
-            else:
-                yield file_id, None
-
     def learn(self, file_id: FileId, *, blocks: bool) -> None:
         """Learn ahead of time what there is to know of one file.
 
-        Raises FileChanged where it is replaced meanwhile, and a CutoutError.
+        With ``blocks`` every stamp column is read once, to note where each stamp is in it.
+        Raises FileChanged where the file is replaced meanwhile, and a CutoutError.
         """
         with self.opened(file_id) as file:
             index = self._indexes.get(file)

@@ -76,7 +76,8 @@ def write_large(path: Path, **layout: Any) -> list[dict[str, Any]]:
 
 
 def index_ahead(reader: Reader, path: str) -> None:
-    assert [error for _, error in reader.index(path, blocks=True)] == [None]
+    (file_id,) = reader.archive.locate(path)
+    reader.learn(file_id, blocks=True)
 
 
 PAGE_BYTES = 1_500_000
@@ -268,8 +269,8 @@ def test_what_is_known_of_files_is_bounded_in_bytes(tmp_path: Path) -> None:
             for number in range(40):
                 expected = ztf_alert(10 * number + 7)["candid"]
                 assert ask(reader, f"{number}.parquet").alert_id == expected
-                assert reader._indexes.nbytes <= 70_000
-        assert reader._indexes.nbytes > 30_000
+                assert metrics.INDEX_BYTES._value.get() <= 70_000
+        assert metrics.INDEX_BYTES._value.get() > 30_000
 
 
 def test_a_rewritten_file_is_read_anew(tmp_path: Path) -> None:

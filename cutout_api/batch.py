@@ -34,10 +34,18 @@ from .errors import (
     StoredDataError,
     shorten,
 )
-from .index import NEVER, NO_ID, Epoch, FileIndex, Location
+from .index import FileIndex, Location
 from .lookup import Lookup
 from .pages import Plan
-from .reader import PATIENCE, Reader, entry_of, not_found, rank_copy, stamp_missing
+from .reader import (
+    PATIENCE,
+    Reader,
+    entry_of,
+    find_again,
+    not_found,
+    rank_copy,
+    stamp_missing,
+)
 from .request import CutoutRequest
 from .settings import Limits
 from .storage import FileChanged, FileId, OpenFile
@@ -307,7 +315,7 @@ class Batch:
         with self._reader.opened(file_id) as file:
             index = self._reader.index_of(file)
             pages = len(index.tables)
-            rows = self._rows(index, file_id, reads)
+            rows = self._rows(index, reads)
             self._renew_facts(file, rows)
             intact = [self._read_kind(kind, file, index, rows, budget) for kind in self._kinds]
             if len(index.tables) > pages:
@@ -322,10 +330,8 @@ class Batch:
     def _kinds(self) -> tuple[str, ...]:
         return self._asked.template.kinds
 
-    def _rows(
-        self, index: FileIndex, file_id: FileId, reads: Sequence[_Read]
-    ) -> dict[int, list[_Read]]:
-        """Return the reads by their row in the file as that is now; its index has the last word."""
+    def _rows(self, index: FileIndex, reads: Sequence[_Read]) -> dict[int, list[_Read]]:
+        """Return the reads by their row in the file as that is now."""
         survey = self._asked.template.survey
         rows: dict[int, list[_Read]] = {}
         for read in reads:
@@ -333,14 +339,7 @@ class Batch:
             if entry is None:
                 continue
             read.cells, read.error = {}, None
-            if entry.alert_id is not None:
-                found = index.find(survey, {survey.alert_key.name: entry.alert_id})
-            elif entry.file == file_id:
-                time = NEVER if math.isnan(entry.time) else entry.time
-                found = Location(file_id, entry.row, Epoch(time, int(NO_ID)))
-            else:
-                found = None
-            read.location = found
+            read.location = found = find_again(survey, entry, index)
             if found is None:
                 read.error = self._lookup.stale(entry)
             else:
@@ -468,7 +467,7 @@ class Batch:
             file_id = self._reader.archive.present(path)
             with self._reader.opened(file_id) as file:
                 index = self._reader.index_of(file)
-                rows = self._rows(index, file_id, reads)
+                rows = self._rows(index, reads)
                 for kind in self._kinds:
                     column = index.stamp_column(self._asked.template.survey, kind)
                     if column is not None and rows:

@@ -36,6 +36,7 @@ from .request import CutoutRequest, IdentifyRequest, Meaning
 from .settings import Settings
 from .stamp import Stamp, StampLimits, unpack
 from .storage import Archive, FileChanged, FileId, OpenFile, file_name
+from .surveys import Survey
 
 T = TypeVar("T")
 PATIENCE = 10
@@ -255,18 +256,14 @@ class Reader:
         return self.twice(entry.file.path, read)
 
     def _find_entry(self, request: CutoutRequest, entry: Entry) -> tuple[Location, FileIndex]:
-        """Return where an alert is in its file as that is now: its own index has the last word.
+        """Return where an alert is in its file as that is now, and the file's index.
 
         Raises AlertNotFound where the file was rewritten without it.
         """
         file_id = self.archive.present(entry.file.path)
         with self.opened(file_id) as file:
             index = self._indexes.get(file)
-        if entry.alert_id is not None:
-            found = index.find(request.survey, {request.survey.alert_key.name: entry.alert_id})
-        else:
-            epoch = Epoch(NEVER if math.isnan(entry.time) else entry.time, int(NO_ID))
-            found = Location(file_id, entry.row, epoch) if file_id == entry.file else None
+        found = find_again(request.survey, entry, index)
         if found is None:
             raise self._lookup.stale(entry)
         return found, index
@@ -402,6 +399,16 @@ def entry_of(found: Location) -> Entry:
         None,
         math.nan if time == NEVER else time,
     )
+
+
+def find_again(survey: Survey, entry: Entry, index: FileIndex) -> Location | None:
+    """Return where an alert is in its file as that is now: its own index has the last word."""
+    if entry.alert_id is not None:
+        return index.find(survey, {survey.alert_key.name: entry.alert_id})
+    if entry.file != index.file_id:
+        return None
+    epoch = Epoch(NEVER if math.isnan(entry.time) else entry.time, int(NO_ID))
+    return Location(entry.file, entry.row, epoch)
 
 
 def rank_copy(

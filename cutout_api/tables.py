@@ -32,7 +32,7 @@ from .errors import (
 from .history import add_history
 from .joining import Columns, join, take_map_apart, without_nan
 from .pages import Footer, read_footer, read_rows
-from .reader import PATIENCE, Reader
+from .reader import PATIENCE, Reader, find_again
 from .settings import Limits
 from .stamp import read_pixels
 from .storage import FileChanged, FileId, OpenFile, file_name
@@ -230,9 +230,7 @@ class Tables:
             index = self._reader.index_of(file)
         found = []
         for entry in entries:
-            keys = {view.survey.alert_key.name: entry.alert_id}
-            known = {name: value for name, value in keys.items() if value is not None}
-            location = index.find(view.survey, known) if known else None
+            location = find_again(view.survey, entry, index)
             if location is None:
                 raise FileChanged(file_id.path)
             found.append(replace(entry, file=current, row=location.row))

@@ -32,7 +32,6 @@ from .errors import (
     Saturated,
     StorageUnavailable,
     StoredDataError,
-    shorten,
 )
 from .index import FileIndex, Location
 from .lookup import Lookup
@@ -250,16 +249,13 @@ class Batch:
 
     def _find_good(self, requests: Sequence[CutoutRequest]) -> list[Entry | CutoutError]:
         template = self._asked.template
-        for _ in range(2):
-            try:
-                if template.is_direct:
-                    return self._find_in_files(requests)
-                return list(self._lookup.choose_many(requests))
-            except FileChanged:
-                self._reader.archive.forget(template.path or "")
-        raise StorageUnavailable(
-            f"{shorten(template.path)} is being rewritten; try again in a moment"
-        )
+
+        def find() -> list[Entry | CutoutError]:
+            if template.is_direct:
+                return self._find_in_files(requests)
+            return list(self._lookup.choose_many(requests))
+
+        return self._reader.twice(template.path or "", find)
 
     def _find_in_files(self, requests: Sequence[CutoutRequest]) -> list[Entry | CutoutError]:
         """Return where the newest matching alerts of the path are, each as ``Reader`` chooses."""
@@ -293,21 +289,11 @@ class Batch:
 
     def _read_file(self, path: str, reads: Sequence[_Read], budget: _Budget) -> None:
         """Read the stamps of one file into ``reads``, or note the error."""
-        error: CutoutError
         try:
-            for _ in range(2):
-                try:
-                    self._read_version(path, reads, budget)
-                    return
-                except FileChanged:
-                    self._reader.archive.forget(path)
-            error = StorageUnavailable(
-                "the file of the alert is being rewritten; try again in a moment"
-            )
-        except CutoutError as caught:
-            error = caught
-        for read in reads:
-            read.cells, read.error = {}, error
+            self._reader.twice(path, lambda: self._read_version(path, reads, budget))
+        except CutoutError as error:
+            for read in reads:
+                read.cells, read.error = {}, error
 
     def _read_version(self, path: str, reads: Sequence[_Read], budget: _Budget) -> None:
         archive = self._reader.archive

@@ -158,6 +158,7 @@ class Reader:
         try:
             return work()
         except FileChanged as error:
+            self.archive.forget(path)
             raise StorageUnavailable(
                 f"{file_name(path)} is being rewritten; try again in a moment"
             ) from error

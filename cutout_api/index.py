@@ -37,6 +37,7 @@ from .pages import (
     PageTable,
     Plan,
     describe_chunk,
+    first_rows_of,
     locate_pages,
     map_cells,
     parquet_errors,
@@ -365,9 +366,7 @@ def build_index(file: OpenFile) -> FileIndex:
                     for row_group in range(footer.metadata.num_row_groups)
                 )
                 stamps[survey.name, kind] = StampColumn(name, chunks)
-    counts = [footer.metadata.row_group(n).num_rows for n in range(footer.metadata.num_row_groups)]
-    first_rows = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    index = FileIndex(file.id, first_rows, keys, stamps)
+    index = FileIndex(file.id, first_rows_of(footer.metadata), keys, stamps)
     for column in stamps.values():
         for row_group, chunk in enumerate(column.chunks):
             # Of the others the headers are walked when one of their stamps is asked for.

@@ -31,7 +31,7 @@ from .errors import (
 )
 from .history import add_history
 from .joining import Columns, join, take_map_apart, without_nan
-from .pages import Footer, read_footer, read_rows
+from .pages import Footer, first_rows_of, read_footer, read_rows
 from .reader import PATIENCE, Reader, find_again
 from .settings import Limits
 from .stamp import read_pixels
@@ -439,8 +439,7 @@ def _key_path(survey: Survey, footer: Footer) -> tuple[str, ...]:
 
 def _read_paths(footer: Footer, entries: Sequence[Entry], paths: list[str]) -> dict[str, pa.Array]:
     """Return the cells of some rows, by the path of their column, in the order of ``entries``."""
-    counts = [footer.metadata.row_group(n).num_rows for n in range(footer.metadata.num_row_groups)]
-    first_rows = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    first_rows = first_rows_of(footer.metadata)
     rows = np.array([entry.row for entry in entries], np.int64)
     if (rows < 0).any() or (rows >= first_rows[-1]).any():
         raise FileChanged(footer.window.id.path)

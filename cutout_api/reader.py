@@ -121,9 +121,9 @@ class Reader:
             raise Saturated("as many requests as this service reads at a time are being read")
         try:
             future: Future[T] = self._pool.submit(work)
-        except RuntimeError as error:  # no thread could be started, and nobody tells of the end
+        except BaseException:  # no thread could be started, and nobody tells of the end
             self._slots.release()
-            raise Saturated("this service cannot start another read") from error
+            raise
         future.add_done_callback(lambda _: self._slots.release())
         try:
             return future.result(self._limits.deadline_seconds)

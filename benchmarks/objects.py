@@ -153,7 +153,8 @@ def measure(
     apps = [create_app(settings)]
     reader = apps[0].extensions["cutout_reader"]
     for path in paths if blocks else ():
-        assert all(error is None for _, error in reader.index(place.path(path.name), blocks=True))
+        for file_id in reader.archive.locate(place.path(path.name)):
+            reader.learn(file_id, blocks=True)
     entries = reader.catalog.alerts_of(ZTF, [OBJECT])
     assert len(entries) == epochs
     os.environ |= {"BENCH_URI": place.uri, "BENCH_USER": place.user, "BENCH_KEEP": "1"}

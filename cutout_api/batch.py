@@ -32,12 +32,19 @@ from .errors import (
     Saturated,
     StorageUnavailable,
     StoredDataError,
-    shorten,
 )
-from .index import NEVER, NO_ID, Epoch, FileIndex, Location
+from .index import FileIndex, Location
 from .lookup import Lookup
 from .pages import Plan
-from .reader import Reader, entry_of, not_found, rank_copy, stamp_missing
+from .reader import (
+    PATIENCE,
+    Reader,
+    entry_of,
+    find_again,
+    not_found,
+    rank_copy,
+    stamp_missing,
+)
 from .request import CutoutRequest
 from .settings import Limits
 from .storage import FileChanged, FileId, OpenFile
@@ -51,8 +58,6 @@ SHARE_OF_DEADLINE = 0.2
 """Of the time that a request may take, what a window should."""
 OVERRUN = 2
 """Times its memory that a window may take before it is cut."""
-PATIENCE = 10
-"""Times that a window waits for its turn among the concurrent reads."""
 SLOWEST = 3
 """Windows in a row that may run into the deadline, each smaller than the one before."""
 
@@ -99,6 +104,10 @@ class _Budget:
             self.used += size
         if self.used > self._most:
             raise _TooMuch
+
+    def stop(self) -> None:
+        """End the work of a window that nobody waits for any more, with what it adds next."""
+        self._most = -math.inf
 
 
 class Batches:
@@ -169,11 +178,12 @@ class Batch:
             budget = _Budget(room)
             begun = clock.monotonic()
             try:
-                made = self._in_turn(partial(work, numbers, budget))
+                made = self._reader.run(partial(work, numbers, budget), PATIENCE)
             except _TooMuch:
                 size = max(1, len(numbers) // 4)
                 continue
             except DeadlineExceeded:
+                budget.stop()  # it goes on in the background, and holds a place and memory
                 failed += 1
                 if failed == SLOWEST:
                     raise
@@ -183,16 +193,6 @@ class Batch:
             start = numbers.stop
             size = self._next_size(len(numbers), budget.used, clock.monotonic() - begun)
             yield made
-
-    def _in_turn(self, work: Callable[[], T]) -> T:
-        """Do work as one of the concurrent reads; it waits longer for its turn than others do."""
-        for attempt in range(PATIENCE):
-            try:
-                return self._reader.run(work)
-            except Saturated:
-                if attempt == PATIENCE - 1:
-                    raise
-        raise AssertionError
 
     def _next_size(self, ids: int, size: int, seconds: float) -> int:
         """Return how many ids fit a window, if they are like those of the last one."""
@@ -249,16 +249,13 @@ class Batch:
 
     def _find_good(self, requests: Sequence[CutoutRequest]) -> list[Entry | CutoutError]:
         template = self._asked.template
-        for _ in range(2):
-            try:
-                if template.is_direct:
-                    return self._find_in_files(requests)
-                return list(self._lookup.choose_many(requests))
-            except FileChanged:
-                self._reader.archive.forget(template.path or "")
-        raise StorageUnavailable(
-            f"{shorten(template.path)} is being rewritten; try again in a moment"
-        )
+
+        def find() -> list[Entry | CutoutError]:
+            if template.is_direct:
+                return self._find_in_files(requests)
+            return list(self._lookup.choose_many(requests))
+
+        return self._reader.twice(template.path or "", find)
 
     def _find_in_files(self, requests: Sequence[CutoutRequest]) -> list[Entry | CutoutError]:
         """Return where the newest matching alerts of the path are, each as ``Reader`` chooses."""
@@ -292,21 +289,11 @@ class Batch:
 
     def _read_file(self, path: str, reads: Sequence[_Read], budget: _Budget) -> None:
         """Read the stamps of one file into ``reads``, or note the error."""
-        error: CutoutError
         try:
-            for _ in range(2):
-                try:
-                    self._read_version(path, reads, budget)
-                    return
-                except FileChanged:
-                    self._reader.archive.forget(path)
-            error = StorageUnavailable(
-                "the file of the alert is being rewritten; try again in a moment"
-            )
-        except CutoutError as caught:
-            error = caught
-        for read in reads:
-            read.cells, read.error = {}, error
+            self._reader.twice(path, lambda: self._read_version(path, reads, budget))
+        except CutoutError as error:
+            for read in reads:
+                read.cells, read.error = {}, error
 
     def _read_version(self, path: str, reads: Sequence[_Read], budget: _Budget) -> None:
         archive = self._reader.archive
@@ -314,9 +301,8 @@ class Batch:
         with self._reader.opened(file_id) as file:
             index = self._reader.index_of(file)
             pages = len(index.tables)
-            rows = self._rows(index, file_id, reads)
-            if self._asked.template.is_direct and self._asked.template.needs_facts:
-                self._read_facts(file, rows)
+            rows = self._rows(index, reads)
+            self._renew_facts(file, rows)
             intact = [self._read_kind(kind, file, index, rows, budget) for kind in self._kinds]
             if len(index.tables) > pages:
                 self._reader.keep(index)
@@ -330,10 +316,8 @@ class Batch:
     def _kinds(self) -> tuple[str, ...]:
         return self._asked.template.kinds
 
-    def _rows(
-        self, index: FileIndex, file_id: FileId, reads: Sequence[_Read]
-    ) -> dict[int, list[_Read]]:
-        """Return the reads by their row in the file as that is now; its index has the last word."""
+    def _rows(self, index: FileIndex, reads: Sequence[_Read]) -> dict[int, list[_Read]]:
+        """Return the reads by their row in the file as that is now."""
         survey = self._asked.template.survey
         rows: dict[int, list[_Read]] = {}
         for read in reads:
@@ -341,23 +325,24 @@ class Batch:
             if entry is None:
                 continue
             read.cells, read.error = {}, None
-            if entry.alert_id is not None:
-                found = index.find(survey, {survey.alert_key.name: entry.alert_id})
-            elif entry.file == file_id:
-                time = NEVER if math.isnan(entry.time) else entry.time
-                found = Location(file_id, entry.row, Epoch(time, int(NO_ID)))
-            else:
-                found = None
-            read.location = found
+            read.location = found = find_again(survey, entry, index)
             if found is None:
                 read.error = self._lookup.stale(entry)
             else:
                 rows.setdefault(found.row, []).append(read)
         return rows
 
-    def _read_facts(self, file: OpenFile, rows: dict[int, list[_Read]]) -> None:
+    def _renew_facts(self, file: OpenFile, rows: dict[int, list[_Read]]) -> None:
+        """Note what the file itself says of alerts whose facts are of another version, or none."""
+        template = self._asked.template
+        old = [read for some in rows.values() for read in some if _is_of_another(read, file.id)]
+        for read in old:
+            if read.location is not None:
+                read.entry = entry_of(read.location)
+        if not template.needs_facts or not (old or template.is_direct):
+            return
         for alerts in read_alert_columns(file):
-            if alerts.survey is self._asked.template.survey:
+            if alerts.survey is template.survey:
                 for entry in alerts.entries(file.id):
                     for read in rows.get(entry.row, ()):
                         read.entry = entry
@@ -411,14 +396,14 @@ class Batch:
         cells, read.cells = read.cells, {}
         try:
             if read.has_copies:
-                return Result(read.number, request, self._reader.read(request), None)
+                return Result(read.number, request, self._reader.read(request, PATIENCE), None)
             if read.error is not None:
                 return Result(read.number, request, None, read.error)
             try:
                 with metrics.stage("decode"):
                     stamps = tuple(self._reader.unpack(kind, cells[kind]) for kind in self._kinds)
             except StoredDataError:
-                return Result(read.number, request, self._reader.read(request), None)
+                return Result(read.number, request, self._reader.read(request, PATIENCE), None)
         except CutoutError as error:
             return Result(read.number, request, None, error)
         return Result(read.number, request, Alert(stamps, read.entry), None)
@@ -468,7 +453,7 @@ class Batch:
             file_id = self._reader.archive.present(path)
             with self._reader.opened(file_id) as file:
                 index = self._reader.index_of(file)
-                rows = self._rows(index, file_id, reads)
+                rows = self._rows(index, reads)
                 for kind in self._kinds:
                     column = index.stamp_column(self._asked.template.survey, kind)
                     if column is not None and rows:
@@ -478,6 +463,10 @@ class Batch:
             for read in reads:
                 read.error = error or StorageUnavailable("the file is being rewritten")
         return plan
+
+
+def _is_of_another(read: _Read, file_id: FileId) -> bool:
+    return read.entry is not None and read.entry.file != file_id
 
 
 def _is_final(error: CutoutError) -> bool:

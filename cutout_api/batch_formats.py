@@ -14,7 +14,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import orjson
@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from . import metrics
 from .epochs import Alert
 from .errors import CutoutError, StampMissing
 from .formatter import FORMATS, format_stamps
@@ -30,6 +31,7 @@ from .surveys import Survey
 from .table_formats import STAMP, Drain, image_lists
 from .views import Pixels, read_view
 
+T = TypeVar("T")
 PIXELS, FILES, NUMBERS = "pixels", "files", "numbers"
 """What a package holds: arrays or files of any format; files; one array of numbers."""
 NO_ALERT = -1
@@ -111,23 +113,30 @@ NORMALISATIONS: Mapping[str, Callable[[Image], Image]] = {
 
 def _made(answer: Answer, format_name: str) -> tuple[bytes, str] | CutoutError:
     """Return the answer as ``/api/v1/cutouts`` gives it, with its media type, or why not."""
-    if answer.alert is None:
-        return answer.error or StampMissing("there is no stamp")
-    try:
-        return format_stamps(answer.alert, format_name, answer.layout)
-    except CutoutError as error:
-        return error
+    return _counted(answer, lambda alert: format_stamps(alert, format_name, answer.layout))
 
 
 def _pixels(answer: Answer) -> list[Pixels] | CutoutError:
     """Return the pixels of each kind, or why not."""
+    survey, view = answer.layout.survey, answer.layout.view
+    return _counted(
+        answer,
+        lambda alert: [read_view(stamp, survey, view, alert.entry) for stamp in alert.stamps],
+    )
+
+
+def _counted(answer: Answer, make: Callable[[Alert], T]) -> T | CutoutError:
+    """Return what is made of an alert, or why nothing is, and count the one or the other."""
+    made: T | CutoutError
     if answer.alert is None:
-        return answer.error or StampMissing("there is no stamp")
-    alert, layout = answer.alert, answer.layout
-    try:
-        return [read_view(stamp, layout.survey, layout.view, alert.entry) for stamp in alert.stamps]
-    except CutoutError as error:
-        return error
+        made = answer.error or StampMissing("there is no stamp")
+    else:
+        try:
+            made = make(answer.alert)
+        except CutoutError as error:
+            made = error
+    metrics.count_item(made.status if isinstance(made, CutoutError) else OK)
+    return made
 
 
 def _facts(answer: Answer) -> tuple[int | None, float | None]:

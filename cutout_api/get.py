@@ -10,11 +10,10 @@ import argparse
 import os
 import signal
 import sys
-import tempfile
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +29,7 @@ from .reader import Reader
 from .request import ALL, PARAMETERS, CutoutRequest, Parameter, parse_request
 from .settings import load_settings
 from .surveys import SURVEYS, Key
+from .whole_files import write_whole
 
 STDIN = STDOUT = "-"
 FORMAT = "output-format"
@@ -355,37 +355,3 @@ def keys_of(id_: str) -> list[tuple[str, str]]:
     if all(key.takes(text) for key in alerts):
         return [(key.name, text) for key in alerts]
     raise Failed("neither a ZTF name, nor an alert's number, nor NAME=NUMBER", "invalid_parameter")
-
-
-def write_whole(path: Path, content: bytes, *, overwrite: bool) -> None:
-    """Write a file so that it is there whole or not at all.
-
-    Raises FileExistsError where it is there and not to be replaced, and other OSErrors.
-    """
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    aside = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(handle, 0o666 & ~_umask())
-            file.write(content)
-        if overwrite:
-            aside.replace(path)
-            return
-        try:
-            path.hardlink_to(aside)  # unlike a renaming, replaces nothing
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without links
-            if path.exists():
-                raise FileExistsError(path) from None
-            aside.replace(path)
-    finally:
-        with suppress(FileNotFoundError):
-            aside.unlink()
-
-
-def _umask() -> int:
-    # It can only be read by setting it; no other thread here makes files.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

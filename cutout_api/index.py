@@ -9,10 +9,10 @@ built from the end of the file, the key columns, and what the pages say of thems
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import logging
 import os
-import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,6 +37,7 @@ from .pages import (
     PageTable,
     Plan,
     describe_chunk,
+    first_rows_of,
     locate_pages,
     map_cells,
     parquet_errors,
@@ -53,6 +54,7 @@ from .pages import (
 )
 from .storage import FileId, OpenFile
 from .surveys import KINDS, SURVEYS, Key, KeyValue, Survey
+from .whole_files import remove_abandoned, write_whole
 
 log = logging.getLogger("cutout_api")
 
@@ -262,6 +264,13 @@ class FileIndex:
                     self.tables[place] = table
         return table
 
+    def learn(self, other: FileIndex) -> bool:
+        """Add what another index knows of this version; return whether anything was new."""
+        before = len(self.tables) + len(self.cells)
+        self.tables.update(other.tables)
+        self.cells.update(other.cells)
+        return len(self.tables) + len(self.cells) > before
+
     def complete(self, file: OpenFile, *, blocks: bool) -> None:
         """Look for every page, and with ``blocks`` for every cell: what is done ahead of time."""
         for column in self.stamps.values():
@@ -357,9 +366,7 @@ def build_index(file: OpenFile) -> FileIndex:
                     for row_group in range(footer.metadata.num_row_groups)
                 )
                 stamps[survey.name, kind] = StampColumn(name, chunks)
-    counts = [footer.metadata.row_group(n).num_rows for n in range(footer.metadata.num_row_groups)]
-    first_rows = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    index = FileIndex(file.id, first_rows, keys, stamps)
+    index = FileIndex(file.id, first_rows_of(footer.metadata), keys, stamps)
     for column in stamps.values():
         for row_group, chunk in enumerate(column.chunks):
             # Of the others the headers are walked when one of their stamps is asked for.
@@ -563,11 +570,8 @@ class IndexCache:
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, tuple[FileIndex, int]] = OrderedDict()
         self._bytes = 0
-        self._building: dict[str, threading.Lock] = {}
-
-    @property
-    def nbytes(self) -> int:
-        return self._bytes
+        self._building: dict[str, tuple[threading.Lock, int]] = {}
+        """Of each path, its lock and how many hold it or wait for it."""
 
     def get(self, file: OpenFile) -> FileIndex:
         """Return the index of this version of the file.
@@ -587,24 +591,26 @@ class IndexCache:
                 index = self._store.load(file.id) if self._store else None
                 if index is None:
                     index = build_index(file)
-                    self.keep(index)
-                else:
-                    self._remember(index)
+                    if self._store:
+                        index = self._store.save(index)
+                self._remember(index)
         return index
 
     def keep(self, index: FileIndex) -> None:
-        """Remember an index, and store it, when it is new or has learnt something."""
+        """Remember and store an index that has learnt something since ``get`` gave it.
+
+        Another version of the file that was met meanwhile is newer, and stays.
+        """
         if not index.file_id.is_settled:
             return
-        self._remember(index)
-        if self._store:
-            self._store.save(index)
+        self._remember(self._store.add(index) if self._store else index, replaces=False)
 
     def forget(self, path: str) -> None:
         """Forget a file that is gone, here and in the store."""
         with self._lock:
             _, size = self._kept.pop(path, (None, 0))
             self._bytes -= size
+            metrics.INDEX_BYTES.set(self._bytes)
         if self._store:
             self._store.remove(path)
 
@@ -616,28 +622,38 @@ class IndexCache:
             self._kept.move_to_end(file_id.path)
             return index
 
-    def _remember(self, index: FileIndex) -> None:
+    def _remember(self, index: FileIndex, *, replaces: bool = True) -> None:
+        """Have an index at hand, unless another version is and it ``replaces`` none."""
         with self._lock:
             path, size = index.file_id.path, index.nbytes
-            _, before = self._kept.pop(path, (None, 0))
+            other, before = self._kept.get(path, (index, 0))
+            if other.file_id == index.file_id:
+                index.learn(other)
+                size = index.nbytes
+            elif not replaces:
+                return
             self._kept[path] = (index, size)
+            self._kept.move_to_end(path)
             self._bytes += size - before
             while self._bytes > self._most_bytes and len(self._kept) > 1:
                 _, (_, gone) = self._kept.popitem(last=False)
                 self._bytes -= gone
-        metrics.INDEX_BYTES.set(self._bytes)
+            metrics.INDEX_BYTES.set(self._bytes)
 
     @contextlib.contextmanager
     def _one_at_a_time(self, path: str) -> Iterator[None]:
         """Let one thread build what several ask for at once."""
         with self._lock:
-            lock = self._building.setdefault(path, threading.Lock())
+            lock, users = self._building.get(path, (threading.Lock(), 0))
+            self._building[path] = (lock, users + 1)
         try:
             with lock:
                 yield
         finally:
             with self._lock:
-                self._building.pop(path, None)
+                _, users = self._building.pop(path)
+                if users > 1:
+                    self._building[path] = (lock, users - 1)
 
 
 class IndexStore:
@@ -651,34 +667,48 @@ class IndexStore:
         self._place = place
         """Tells the archives of one folder apart."""
         self._complained = False
+        self._swept: set[Path] = set()
 
     def load(self, file_id: FileId) -> FileIndex | None:
         """Return the stored index of this version of the file."""
-        try:
-            content = self._path(file_id.path).read_bytes()
-        except OSError:
-            return None
-        index = unpack_index(content, file_id)
-        metrics.count_cache("stored indexes", hit=index is not None)
-        return index
+        index = _stored(self._path(file_id.path))
+        found = index is not None and index.file_id == file_id
+        metrics.count_cache("stored indexes", hit=found)
+        return index if found else None
 
-    def save(self, index: FileIndex) -> None:
+    def save(self, index: FileIndex) -> FileIndex:
+        """Store an index in place of any other version's; return it as ``add`` does."""
+        return self._save(index, replaces=True)
+
+    def add(self, index: FileIndex) -> FileIndex:
+        """Store what an index has learnt, unless another version has been stored meanwhile.
+
+        Returns it with what others have stored of the same version.
+        """
+        return self._save(index, replaces=False)
+
+    def _save(self, index: FileIndex, *, replaces: bool) -> FileIndex:
         """Store an index whole or not at all; a folder that cannot be written is logged once."""
         path = self._path(index.file_id.path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=".", dir=path.parent)
-            try:
-                with os.fdopen(handle, "wb") as part:
-                    part.write(pack_index(index))
-                Path(name).replace(path)
-            except BaseException:
-                Path(name).unlink(missing_ok=True)
-                raise
+            with _alone(path.parent):
+                stored = _stored(path)
+                if stored is not None and stored.file_id == index.file_id:
+                    is_new = stored.learn(index)
+                    index = stored
+                else:
+                    is_new = stored is None or replaces
+                if is_new:
+                    write_whole(path, pack_index(index))
+                if path.parent not in self._swept:  # once: of a large archive each holds thousands
+                    self._swept.add(path.parent)
+                    remove_abandoned(path.parent)
         except OSError as error:
             if not self._complained:
                 log.warning("indexes cannot be stored in %s: %s", self._folder, error)
                 self._complained = True
+        return index
 
     def remove(self, path: str) -> None:
         """Remove the stored index of a file that is gone, if there is one."""
@@ -688,6 +718,26 @@ class IndexStore:
     def _path(self, path: str) -> Path:
         name = hashlib.blake2b(f"{self._place}\n{path}".encode(), digest_size=16).hexdigest()
         return self._folder / name[:2] / f"{name[2:]}.index"
+
+
+def _stored(path: Path) -> FileIndex | None:
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    return unpack_index(content)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let nobody else, in any process, add to the indexes of a folder meanwhile."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems do not lock folders
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def pack_index(index: FileIndex) -> bytes:
@@ -721,15 +771,15 @@ def pack_index(index: FileIndex) -> bytes:
     return _MAGIC + _checksum(body) + body
 
 
-def unpack_index(content: bytes, file_id: FileId) -> FileIndex | None:
-    """Return the index in ``content`` if it is whole and belongs to this version of the file."""
+def unpack_index(content: bytes) -> FileIndex | None:
+    """Return the index in ``content``, of whatever version of its file, if it is whole."""
     start = len(_MAGIC) + 16
     if content[: len(_MAGIC)] != _MAGIC or _checksum(content[start:]) != content[8:start]:
         return None
     length = int.from_bytes(content[start : start + 8], "little")
     place = start + 8 + length
     header = orjson.loads(content[start + 8 : place])
-    if header["format"] != FORMAT or FileId(*header["file"]) != file_id:
+    if header["format"] != FORMAT:
         return None
     arrays: Arrays = {}
     for name, kind, count in header["arrays"]:
@@ -743,7 +793,7 @@ def unpack_index(content: bytes, file_id: FileId) -> FileIndex | None:
         (survey, kind): StampColumn(name, tuple(chunk and _chunk(chunk) for chunk in chunks))
         for survey, kind, name, chunks in header["stamps"]
     }
-    index = FileIndex(file_id, arrays["row_groups"], surveys, stamps)
+    index = FileIndex(FileId(*header["file"]), arrays["row_groups"], surveys, stamps)
     for number, (name, row_group, dictionary) in enumerate(header["tables"]):
         table = _named(arrays, f"tables/{number}")
         index.tables[name, row_group] = PageTable(

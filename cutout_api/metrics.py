@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from functools import cache
+from typing import Literal, get_args
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -21,7 +22,8 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
-STAGES = ("find", "read", "decode", "format")
+Stage = Literal["look up", "find", "read", "decode", "format"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
 MEDIA_TYPE = CONTENT_TYPE_LATEST
 
 _BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -59,7 +61,7 @@ class stage:  # noqa: N801
 
     __slots__ = ("_name", "_start")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: Stage) -> None:
         self._name = name
 
     def __enter__(self) -> None:

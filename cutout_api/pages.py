@@ -189,6 +189,12 @@ def read_footer(file: OpenFile) -> Footer:
     return Footer(metadata, content, window)
 
 
+def first_rows_of(metadata: pq.FileMetaData) -> NDArray[np.int64]:
+    """Return the first row of each row group, and one more: the number of rows."""
+    counts = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
 def read_columns(
     file: OpenFile | Window, metadata: pq.FileMetaData, columns: list[str]
 ) -> list[pa.Array]:

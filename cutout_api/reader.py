@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
@@ -19,7 +19,6 @@ from .epochs import Alert, Entry
 from .errors import (
     AlertNotFound,
     ArchiveFileNotFound,
-    CutoutError,
     DeadlineExceeded,
     FileUnreadable,
     InvalidParameter,
@@ -37,8 +36,11 @@ from .request import CutoutRequest, IdentifyRequest, Meaning
 from .settings import Settings
 from .stamp import Stamp, StampLimits, unpack
 from .storage import Archive, FileChanged, FileId, OpenFile, file_name
+from .surveys import Survey
 
 T = TypeVar("T")
+PATIENCE = 10
+"""Of what is a part of a larger answer, which would break off if there were no place for it."""
 
 
 class Reader:
@@ -60,14 +62,15 @@ class Reader:
         self.catalog = Catalog(settings.catalog, self.archive.address)
         self._lookup = Lookup(self.catalog, self.archive, self.opened)
 
-    def read(self, request: CutoutRequest) -> Alert:
+    def read(self, request: CutoutRequest, patience: int = 1) -> Alert:
         """Return the alert and its stamps, one for each kind asked, in that order.
 
         Raises a CutoutError; what takes longer than the deadline goes on in the background,
         and keeps its place among the concurrent reads until it ends.
         """
         return self.run(
-            lambda: self._read(request) if request.is_direct else self._read_chosen(request)[0]
+            lambda: self._read(request) if request.is_direct else self._read_chosen(request)[0],
+            patience,
         )
 
     def read_epochs(self, request: CutoutRequest) -> Sequence[Alert]:
@@ -80,28 +83,13 @@ class Reader:
     def identify(self, request: IdentifyRequest) -> list[tuple[Meaning, Sequence[Entry]]]:
         """Return what an id may name, each with the alerts of its object. Raises as ``read``."""
         path = request.path or ""
-        return self.run(lambda: self._twice(path, lambda: self._lookup.identify(request)))
-
-    def index(self, path: str, *, blocks: bool) -> Iterator[tuple[FileId, CutoutError | None]]:
-        """Learn ahead of time what there is to know of a file, or of each file of a folder.
-
-        Yields each file as it is done, with the error of one that cannot be read. With
-        ``blocks`` every stamp column is read once, to note where each stamp is in it.
-        """
-        for file_id in self.archive.locate(path):
-            try:
-                self.learn(file_id, blocks=blocks)
-            except CutoutError as error:
-                yield file_id, error
-            except FileChanged:
-                yield file_id, StorageUnavailable("the file is being rewritten")
-            else:
-                yield file_id, None
+        return self.run(lambda: self.twice(path, lambda: self._lookup.identify(request)))
 
     def learn(self, file_id: FileId, *, blocks: bool) -> None:
         """Learn ahead of time what there is to know of one file.
 
-        Raises FileChanged where it is replaced meanwhile, and a CutoutError.
+        With ``blocks`` every stamp column is read once, to note where each stamp is in it.
+        Raises FileChanged where the file is replaced meanwhile, and a CutoutError.
         """
         with self.opened(file_id) as file:
             index = self._indexes.get(file)
@@ -123,19 +111,26 @@ class Reader:
         self.catalog.close()
         self.archive.close()
 
-    def run(self, work: Callable[[], T]) -> T:
+    def run(self, work: Callable[[], T], patience: int = 1) -> T:
         """Return what ``work`` returns, done as one of the concurrent reads, within its deadline.
 
+        It waits ``patience`` times ``limits.queue_seconds`` for its turn.
         Raises Saturated, DeadlineExceeded, and whatever the work raises.
         """
-        if not self._slots.acquire(timeout=self._limits.queue_seconds):
+        if not self._slots.acquire(timeout=patience * self._limits.queue_seconds):
             raise Saturated("as many requests as this service reads at a time are being read")
-        future: Future[T] = self._pool.submit(work)
+        try:
+            future: Future[T] = self._pool.submit(work)
+        except BaseException:  # no thread could be started, and nobody tells of the end
+            self._slots.release()
+            raise
         future.add_done_callback(lambda _: self._slots.release())
         try:
             return future.result(self._limits.deadline_seconds)
         except FutureTimeoutError:
-            if future.done():  # the work itself ran into a time-out of the storage
+            if future.done():  # in this very moment, or it ran into a time-out of the storage
+                with suppress(FutureTimeoutError):
+                    return future.result()
                 raise StorageUnavailable("the archive does not answer") from None
             future.cancel()
             raise DeadlineExceeded(
@@ -146,12 +141,12 @@ class Reader:
     def _read(self, request: CutoutRequest) -> Alert:
         path = request.path or ""
         try:
-            return self._twice(path, lambda: self._read_once(request))
+            return self.twice(path, lambda: self._read_once(request))
         except (NotFound, StoredDataError):
             self.archive.forget(path)  # whoever asks next shall not be told of old files
             raise
 
-    def _twice(self, path: str, work: Callable[[], T]) -> T:
+    def twice(self, path: str, work: Callable[[], T]) -> T:
         """Return what ``work`` does, once more with the new file where one was replaced meanwhile.
 
         Raises StorageUnavailable where that is replaced too.
@@ -163,6 +158,7 @@ class Reader:
         try:
             return work()
         except FileChanged as error:
+            self.archive.forget(path)
             raise StorageUnavailable(
                 f"{file_name(path)} is being rewritten; try again in a moment"
             ) from error
@@ -189,7 +185,7 @@ class Reader:
         cells: dict[str, bytes],
         entry: Entry | None = None,
     ) -> Alert:
-        """Return the alert unpacked, with ``entry`` where it is known already."""
+        """Return the alert unpacked, with ``entry`` where that is of this version of the file."""
         with metrics.stage("decode"):
             try:
                 stamps = tuple(unpack(kind, cells[kind], self._stamp_limits) for kind in cells)
@@ -197,7 +193,8 @@ class Reader:
                 error.where = error.where or f"{location.file.path}, row {location.row}"
                 self.archive.check_unchanged(location.file)
                 raise
-        facts = entry or self._facts_of(request, location)
+        known = entry is not None and entry.file == location.file
+        facts = entry if known else self._facts_of(request, location)
         if self.archive.changes_in_place:
             self.archive.check_unchanged(location.file)
         return Alert(stamps, facts)
@@ -213,7 +210,7 @@ class Reader:
 
     def _read_chosen(self, request: CutoutRequest) -> Sequence[Alert]:
         with metrics.stage("look up"):
-            entries = self._twice(request.path or "", lambda: self._lookup.choose(request))
+            entries = self.twice(request.path or "", lambda: self._lookup.choose(request))
         if len(entries) == 1 and not request.choice.every:
             return [self._read_entry(request, entries[0])]
         most = self._limits.epochs
@@ -257,21 +254,17 @@ class Reader:
                 cells = self._read_cells(request, location, index)
             return self._decode(request, location, cells, entry)
 
-        return self._twice(entry.file.path, read)
+        return self.twice(entry.file.path, read)
 
     def _find_entry(self, request: CutoutRequest, entry: Entry) -> tuple[Location, FileIndex]:
-        """Return where an alert is in its file as that is now: its own index has the last word.
+        """Return where an alert is in its file as that is now, and the file's index.
 
         Raises AlertNotFound where the file was rewritten without it.
         """
         file_id = self.archive.present(entry.file.path)
         with self.opened(file_id) as file:
             index = self._indexes.get(file)
-        if entry.alert_id is not None:
-            found = index.find(request.survey, {request.survey.alert_key.name: entry.alert_id})
-        else:
-            epoch = Epoch(NEVER if math.isnan(entry.time) else entry.time, int(NO_ID))
-            found = Location(file_id, entry.row, epoch) if file_id == entry.file else None
+        found = find_again(request.survey, entry, index)
         if found is None:
             raise self._lookup.stale(entry)
         return found, index
@@ -316,8 +309,14 @@ class Reader:
                 column = index.stamp_column(request.survey, kind)
                 return index.read_stamp(file, column, location.row) if column else None
 
-            others = [self._cells.submit(read, kind) for kind in request.kinds[1:]]
-            found = [read(request.kinds[0]), *(future.result() for future in others)]
+            others: list[Future[bytes | None]] = []
+            try:
+                others += (self._cells.submit(read, kind) for kind in request.kinds[1:])
+                found = [read(request.kinds[0]), *(other.result() for other in others)]
+            finally:
+                for other in others:  # none may read on from a file that is given back
+                    if not other.cancel():
+                        other.exception()
             if len(index.tables) > known:  # pages were looked for
                 self._indexes.keep(index)
             cells = {kind: cell for kind, cell in zip(request.kinds, found, strict=True) if cell}
@@ -401,6 +400,16 @@ def entry_of(found: Location) -> Entry:
         None,
         math.nan if time == NEVER else time,
     )
+
+
+def find_again(survey: Survey, entry: Entry, index: FileIndex) -> Location | None:
+    """Return where an alert is in its file as that is now: its own index has the last word."""
+    if entry.alert_id is not None:
+        return index.find(survey, {survey.alert_key.name: entry.alert_id})
+    if entry.file != index.file_id:
+        return None
+    epoch = Epoch(NEVER if math.isnan(entry.time) else entry.time, int(NO_ID))
+    return Location(entry.file, entry.row, epoch)
 
 
 def rank_copy(

@@ -31,8 +31,8 @@ from .errors import (
 )
 from .history import add_history
 from .joining import Columns, join, take_map_apart, without_nan
-from .pages import Footer, read_footer, read_rows
-from .reader import Reader
+from .pages import Footer, first_rows_of, read_footer, read_rows
+from .reader import PATIENCE, Reader, find_again
 from .settings import Limits
 from .stamp import read_pixels
 from .storage import FileChanged, FileId, OpenFile, file_name
@@ -168,11 +168,16 @@ class Tables:
         file_id = self._reader.catalog.latest_file(view.survey)
         if file_id is None:
             return {}
+        path = file_id.path
+
+        def read() -> pa.Schema:
+            with self._reader.opened(self._reader.archive.present(path)) as file:
+                return read_footer(file).metadata.schema.to_arrow_schema()
+
         try:
-            with self._reader.opened(file_id) as file:
-                schema = read_footer(file).metadata.schema.to_arrow_schema()
-        except FileChanged as error:
-            raise _being_rewritten(file_id) from error
+            schema = self._reader.twice(path, read)
+        except (NotFound, PathForbidden):  # the catalog has yet to hear of it
+            return {}
         columns = dict(columns_of(view, schema))
         for derived in view.derived:
             if all(name in columns for name in derived.needs):
@@ -204,7 +209,7 @@ class Tables:
         try:
             again = self._find_again(view, file_id, entries)
             return self._with_version(again, work)
-        except (FileChanged, NotFound, PathForbidden, InvalidParameter) as error:
+        except (FileChanged, NotFound, PathForbidden) as error:
             raise _being_rewritten(file_id) from error
 
     def _with_version(
@@ -220,16 +225,12 @@ class Tables:
     def _find_again(self, view: View, file_id: FileId, entries: Sequence[Entry]) -> Sequence[Entry]:
         """Return the entries as they are in the file that is at this path now."""
         self._reader.archive.forget(file_id.path)
-        current, *others = self._reader.archive.locate(file_id.path)
-        if others:  # a folder now
-            raise FileChanged(file_id.path)
+        current = self._reader.archive.present(file_id.path)
         with self._reader.opened(current) as file:
             index = self._reader.index_of(file)
         found = []
         for entry in entries:
-            keys = {view.survey.alert_key.name: entry.alert_id}
-            known = {name: value for name, value in keys.items() if value is not None}
-            location = index.find(view.survey, known) if known else None
+            location = find_again(view.survey, entry, index)
             if location is None:
                 raise FileChanged(file_id.path)
             found.append(replace(entry, file=current, row=location.row))
@@ -277,7 +278,8 @@ class Tables:
             if not asked.kinds:
                 yield Chunk(len(some), rows)
                 continue
-            yield Chunk(len(some), rows, self._reader.run(partial(self._stamps, asked, some)))
+            stamps = self._reader.run(partial(self._stamps, asked, some), PATIENCE)
+            yield Chunk(len(some), rows, stamps)
 
     def _stamps(self, asked: TableRequest, places: Sequence[Entry | None]) -> dict[str, Images]:
         """Return the images of some rows, by the name of their column."""
@@ -437,8 +439,7 @@ def _key_path(survey: Survey, footer: Footer) -> tuple[str, ...]:
 
 def _read_paths(footer: Footer, entries: Sequence[Entry], paths: list[str]) -> dict[str, pa.Array]:
     """Return the cells of some rows, by the path of their column, in the order of ``entries``."""
-    counts = [footer.metadata.row_group(n).num_rows for n in range(footer.metadata.num_row_groups)]
-    first_rows = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    first_rows = first_rows_of(footer.metadata)
     rows = np.array([entry.row for entry in entries], np.int64)
     if (rows < 0).any() or (rows >= first_rows[-1]).any():
         raise FileChanged(footer.window.id.path)

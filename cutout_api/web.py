@@ -166,7 +166,7 @@ def warm_up(app: Flask) -> Reader:
     # Not a kernel: astropy.convolution takes 0.5 s, once, but 16 MB of every worker for ever.
     render(np.eye(2), Rendering(colormap="viridis"))
     reader: Reader = app.extensions["cutout_reader"]
-    reader.archive.check()
+    reader.check()
     return reader
 
 
@@ -236,9 +236,7 @@ def _send_batch(asked: BatchRequest, batch: Batch, most_pixels: int) -> Response
         for result in batch:
             alert_id = None if result.alert is None else result.alert.alert_id
             layout = make_layout(result.request, alert_id, most_pixels)
-            error = result.error
-            metrics.count_item(200 if error is None else error.status)
-            yield Answer(texts[result.number], result.alert, layout, error)
+            yield Answer(texts[result.number], result.alert, layout, result.error)
 
     head = Head(
         template.survey,

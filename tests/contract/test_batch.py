@@ -16,6 +16,7 @@ import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from astropy.io import fits
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from cutout_api import batch as batch_module
+from cutout_api import metrics
 from cutout_api.settings import Archive, Limits, Settings
 from cutout_api.storage import OpenFile
 from cutout_api.web import create_app
@@ -535,7 +538,8 @@ def test_where_blocks_are_known_near_ones_are_read_together(
     write(tmp_path / "a.parquet", rows, LSST_SCHEMA, row_group_size=60)
     app = create_app(Settings(archive=Archive(uri=str(tmp_path))))
     reader = app.extensions["cutout_reader"]
-    assert [error for _, error in reader.index("a.parquet", blocks=True)] == [None]
+    (file_id,) = reader.archive.locate("a.parquet")
+    reader.learn(file_id, blocks=True)
     client = app.test_client()
     ids = [row["diaSourceId"] for row in rows]
     asked = {"hdfsPath": "a.parquet", "package": "tar"}
@@ -571,6 +575,25 @@ def test_a_damaged_page_costs_its_own_alerts_only(
     assert len(reads) < len(ids)
 
 
+@pytest.mark.parametrize("package", ["ndjson", "tar", "arrow", "npz"])
+def test_ids_are_counted_by_what_they_are_answered(tmp_path: Path, package: str) -> None:
+    image_alone = io.BytesIO()
+    fits.PrimaryHDU(np.eye(30, dtype=np.float32)).writeto(image_alone)
+    rows = [lsst_alert(0), lsst_alert(1, Science=image_alone.getvalue())]
+    write(tmp_path / "a.parquet", rows, LSST_SCHEMA)
+    client = create_app(Settings(archive=Archive(uri=str(tmp_path)))).test_client()
+
+    def counted() -> list[float]:
+        return [metrics.ITEMS.labels(status)._value.get() for status in ("200", "404")]
+
+    before = counted()
+    ids = [str(lsst_alert(n)["diaSourceId"]) for n in range(3)]
+    form = "PNG" if package == "tar" else "array"
+    asked = {"hdfsPath": "a.parquet", "plane": "variance", "output-format": form}
+    assert ask(client, diaSourceId=ids, package=package, **asked).status_code == 200
+    assert [after - first for after, first in zip(counted(), before, strict=True)] == [1, 2]
+
+
 def test_an_alert_whose_file_is_gone_is_read_from_its_copy(tmp_path: Path) -> None:
     rows = [ztf_alert(n) for n in range(8)]
     write(tmp_path / "a/one.parquet", rows[:4])
@@ -585,6 +608,26 @@ def test_an_alert_whose_file_is_gone_is_read_from_its_copy(tmp_path: Path) -> No
     shutil.copy(tmp_path / "a/one.parquet", tmp_path / "a/two.parquet")
     found = lines(ask(client, candid=[str(row["candid"]) for row in rows]))
     assert [line["status"] for line in found] == [200] * 4 + [404] * 4
+
+
+def test_a_copy_waits_longer_for_its_turn_than_a_request_does(tmp_path: Path) -> None:
+    rows = [ztf_alert(n) for n in range(40)]
+    write(tmp_path / "a/one.parquet", rows)
+    write(tmp_path / "a/two.parquet", rows)
+    limits = Limits(concurrent_reads=1, queue_seconds=0.3)
+    app = create_app(catalogued(Settings(archive=Archive(uri=str(tmp_path)), limits=limits)))
+    (tmp_path / "a/two.parquet").unlink()
+    body = {"candid": [str(row["candid"]) for row in rows], "kind": "Science"}
+    response = app.test_client().post(ROUTE, json=body, buffered=False)
+    places = app.extensions["cutout_reader"]._slots
+    assert places.acquire(timeout=20)  # somebody else reads
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(lines, response)
+        try:
+            wait([found], timeout=0.6)
+        finally:
+            places.release()
+        assert [line["status"] for line in found.result()] == [200] * 40
 
 
 def test_a_file_replaced_between_two_windows_is_read_as_it_is_then(
@@ -705,6 +748,32 @@ def test_memory_stays_flat_however_long_the_list_is(tmp_path: Path, package: str
     assert many_sent > 14 * few_sent > 0
     # Of each id its text, and in a zip its line in the table of contents.
     assert many - few < 30_000 * 1_500 < many_sent
+
+
+def test_a_window_that_is_given_up_reads_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: list[tuple[str, int, int]]
+) -> None:
+    rows = [ztf_alert(n) for n in range(40)]
+    write(tmp_path / "a.parquet", rows, row_group_size=1, write_page_index=True)
+    limits = Limits(deadline_seconds=1, concurrent_reads=8)
+    app = create_app(Settings(archive=Archive(uri=str(tmp_path)), limits=limits))
+    client, ids = app.test_client(), [str(row["candid"]) for row in rows]
+    assert ask(client, candid=ids[:1], hdfsPath="a.parquet").status_code == 200
+    goes_on, noted = threading.Event(), OpenFile.read_at
+
+    def hang(self: OpenFile, length: int, offset: int) -> bytes:
+        goes_on.wait(60)
+        return noted(self, length, offset)
+
+    monkeypatch.setattr(OpenFile, "read_at", hang)
+    reads.clear()
+    assert ask(client, candid=ids, hdfsPath="a.parquet").status_code == 504
+    goes_on.set()
+    places = app.extensions["cutout_reader"]._slots
+    for _ in range(limits.concurrent_reads):  # each window has ended
+        assert places.acquire(timeout=30)
+    assert len(reads) <= batch_module.SLOWEST
+    app.extensions["cutout_reader"].close()
 
 
 # --- clients that go, and others that wait

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import shutil
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from cutout_api.surveys import ZTF
 from cutout_api.web import create_app
 
 from ..archive import NIGHT, SampleArchive
+from ..catalogue import catalogued
 from ..postgres import PostgresServer
 from ..samples import (
     LSST_SCHEMA,
@@ -424,6 +426,36 @@ def test_a_kind_that_the_last_copy_lacks_is_read_from_another(world: World) -> N
     world.index()
     response = world.ask(candid=row["candid"], kind="Template")
     assert response.data == stored_fits(row, "Template")
+
+
+def test_what_is_said_of_an_alert_is_said_by_the_file_that_its_stamps_are_from(
+    tmp_path: Path,
+) -> None:
+    old, new = ztf_alert(1), ztf_alert(1)
+    new["candidate"] = {"jd": old["candidate"]["jd"] + 0.25, "fid": 1}
+    assert new["candidate"]["fid"] != old["candidate"]["fid"]
+    file = write(tmp_path / "a.parquet", [old])
+    app = create_app(catalogued(Settings(archive=Archive(uri=str(tmp_path)))))
+    write(file, [new])  # and the catalog has not heard of it
+    client, asked = app.test_client(), {"candid": str(old["candid"]), "kind": "Science"}
+    answer = client.get(ROUTE, query_string=asked | {"output-format": "FITS"})
+    assert answer.headers["X-Cutout-Time"] == str(new["candidate"]["jd"])
+    told = client.get(f"{ROUTE}/info", query_string=asked).json["alert"]
+    assert (told["jd"], told["band"]) == (new["candidate"]["jd"], ZTF.bands[1])
+    batch = {"candid": [asked["candid"]], "kind": "Science"}
+    (line,) = client.post(f"{ROUTE}/batch", json=batch).data.splitlines()
+    assert json.loads(line)["jd"] == new["candidate"]["jd"]
+    labelled = {"output-format": "PNG", "labels": "all"}
+    (picture,) = _pictures(client.post(f"{ROUTE}/batch", json=batch | labelled))
+    single = client.get(ROUTE, query_string=asked | labelled | {"hdfsPath": "a.parquet"})
+    np.testing.assert_array_equal(picture, np.asarray(Image.open(io.BytesIO(single.data))))
+    app.extensions["cutout_reader"].close()
+
+
+def _pictures(batch: TestResponse) -> list[np.ndarray]:
+    with zipfile.ZipFile(io.BytesIO(batch.data)) as package:
+        contents = [package.read(name) for name in package.namelist() if name.endswith(".png")]
+    return [np.asarray(Image.open(io.BytesIO(content))) for content in contents]
 
 
 def test_a_catalogued_file_outside_the_served_folders_is_not_read(world: World) -> None:

@@ -9,6 +9,9 @@ import os
 import random
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,7 @@ from flask.testing import FlaskClient
 from cutout_api import metrics, tables
 from cutout_api.pages import TAIL_BYTES
 from cutout_api.settings import Archive, Limits, Settings
+from cutout_api.surveys import ZTF
 from cutout_api.table_request import TABLE_PARAMETERS
 from cutout_api.web import create_app
 
@@ -586,6 +590,25 @@ def test_stamps_are_read_as_they_are_sent(
     assert metrics.READS._value.get() - before > begun
 
 
+def test_stamps_that_follow_wait_longer_for_their_turn_than_a_request_does(
+    epochs: EpochsArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serve(epochs, concurrent_reads=1, queue_seconds=0.3)
+    monkeypatch.setattr("cutout_api.tables.CHUNK_STAMPS", 9)
+    answer = client.get(f"/api/v1/objects?objectId={FIRST}&withcutouts=True", buffered=False)
+    parts = iter(answer.response)
+    first = next(parts)
+    places = client.application.extensions["cutout_reader"]._slots
+    assert places.acquire(timeout=20)  # somebody else reads
+    with ThreadPoolExecutor(1) as pool:
+        rest = pool.submit(lambda: b"".join(parts))
+        try:
+            wait([rest], timeout=0.6)
+        finally:
+            places.release()
+        assert json.loads(first + rest.result()) == rows(client, objectId=FIRST, withcutouts=True)
+
+
 def test_an_answer_that_has_not_changed_is_not_sent_again(client: FlaskClient) -> None:
     address = f"/api/v1/objects?objectId={FIRST}"
     tag = client.get(address).headers["ETag"]
@@ -605,6 +628,39 @@ def test_rows_of_a_file_written_anew_are_found_again(epochs: EpochsArchive, tmp_
     schema = pq.read_schema(path)
     write(path, archive.rows[NEXT_NIGHT][::-1], schema, row_group_size=3)
     assert rows(client, objectId=FIRST, withcutouts=True) == before
+
+
+def test_what_a_rewritten_file_was_catalogued_for_is_still_answered(
+    epochs: EpochsArchive, tmp_path: Any
+) -> None:
+    archive = copy_of(epochs, tmp_path / "archive")
+    client = serve(archive)
+    reader = client.application.extensions["cutout_reader"]
+    path = Path(reader.catalog.latest_file(ZTF).path)
+    asked = [
+        f"/api/v1/objects?objectId={UNKNOWN}&columns=i:jd&output-format=csv",
+        "/api/v1/columns",
+        "/api/v1/schema",
+    ]
+    before = [client.get(address).data for address in asked]
+    assert "ztf" in client.get("/api/v1/schema").json
+    write(path, archive.rows[str(path.relative_to(archive.folder))], pq.read_schema(path))
+    assert [client.get(address).data for address in asked] == before
+    path.unlink()  # what it held is not known any more, what others hold is
+    assert "ztf" not in client.get("/api/v1/schema").json
+    assert client.get(asked[0]).status_code == 200
+
+
+def test_a_file_written_anew_is_found_again_below_a_symbolic_link(
+    epochs: EpochsArchive, tmp_path: Any
+) -> None:
+    archive = copy_of(epochs, tmp_path / "archive")
+    (tmp_path / "link").symlink_to(archive.folder)
+    client = serve(replace(archive, folder=tmp_path / "link"))
+    before = rows(client, objectId=FIRST)
+    path = archive.folder / NEXT_NIGHT
+    write(path, archive.rows[NEXT_NIGHT][::-1], pq.read_schema(path), row_group_size=3)
+    assert rows(client, objectId=FIRST) == before
 
 
 def test_a_file_rewritten_in_place_while_it_is_read_is_read_again(
@@ -641,8 +697,6 @@ def test_rows_that_hold_other_alerts_than_the_catalogue_says_are_found_again(
     before = rows(client, objectId=FIRST)
 
     def wrong(survey: Any, ids: Any) -> Any:
-        from dataclasses import replace
-
         return [replace(entry, row=entry.row + 1) for entry in right(survey, ids)]
 
     monkeypatch.setattr(catalog, "alerts_of", wrong)

@@ -200,6 +200,37 @@ def test_a_name_node_that_is_not_there_at_the_start_is_waited_for(
     app.extensions["cutout_reader"].close()
 
 
+def test_a_name_node_that_hangs_at_the_start_does_not_keep_the_service_from_answering(
+    cluster: HdfsCluster, driver: str, hdfs_environment: dict[str, str]
+) -> None:
+    environment = hdfs_environment | {
+        "CUTOUT_API_ARCHIVE_URI": cluster.uri,
+        "CUTOUT_API_ARCHIVE_USER": cluster.user,
+        "CUTOUT_API_ARCHIVE_DRIVER": driver,
+        "CUTOUT_API_SERVER_WORKERS": "1",
+        "CUTOUT_API_LIMITS_DEADLINE_SECONDS": "8",
+    }
+    cluster.pause_namenode()
+    try:
+        with running_service(environment, seconds=40) as service:
+            asked = {"objectId": "ZTF24aaaaaaa", "kind": "Science", "return_type": "FITS"}
+            asked |= {"hdfsPath": "faults/a.parquet"}
+            address = f"{service.address}{ROUTE}"
+            assert "the archive cannot be served yet" in service.log
+            assert requests.get(address, asked, timeout=30).status_code in (503, 504)
+            cluster.resume_namenode()
+            end = time.monotonic() + 40
+            while (answer := requests.get(address, asked, timeout=30)).status_code != 200:
+                assert time.monotonic() < end, answer.text
+            assert answer.content == stored_fits(ROWS[-1], "Science")
+            cluster.pause_namenode()
+            assert requests.get(f"{service.address}/readyz", timeout=30).status_code in (503, 504)
+            service.process.send_signal(signal.SIGTERM)
+            assert service.process.wait(30) == 0  # though a thread still waits for the name node
+    finally:
+        cluster.resume_namenode()
+
+
 def test_a_rewritten_file_is_never_mixed_with_the_old_one(
     client: FlaskClient, cluster: HdfsCluster, tmp_path: Any
 ) -> None:

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from cutout_api import metrics
-from cutout_api.errors import AlertNotFound, CutoutError, DeadlineExceeded, Saturated
+from cutout_api.errors import (
+    AlertNotFound,
+    CutoutError,
+    DeadlineExceeded,
+    FileUnreadable,
+    Saturated,
+)
 from cutout_api.reader import Alert, Reader
 from cutout_api.request import parse_request
 from cutout_api.settings import Archive as ArchiveSettings
@@ -70,7 +76,8 @@ def write_large(path: Path, **layout: Any) -> list[dict[str, Any]]:
 
 
 def index_ahead(reader: Reader, path: str) -> None:
-    assert [error for _, error in reader.index(path, blocks=True)] == [None]
+    (file_id,) = reader.archive.locate(path)
+    reader.learn(file_id, blocks=True)
 
 
 PAGE_BYTES = 1_500_000
@@ -168,6 +175,76 @@ def test_a_stored_index_of_another_version_is_not_used(tmp_path: Path) -> None:
         assert alert.stamps[0].fits == stored_fits(rows[-1], "Science")
 
 
+def test_what_is_indexed_ahead_is_kept_and_used_by_those_who_know_the_file(tmp_path: Path) -> None:
+    rows = write_large(tmp_path / "a.parquet")
+    kept = str(tmp_path / "kept")
+    with open_reader(tmp_path, folder=kept) as worker:
+        ask(worker, "a.parquet")
+        with open_reader(tmp_path, folder=kept) as indexer:  # as another process
+            index_ahead(indexer, "a.parquet")
+        ask(worker, "a.parquet", kind="Template")  # whose pages the worker has to look for
+        with open_reader(tmp_path, folder=kept) as later:
+            for reader in (worker, later):
+                for kind in KINDS:
+                    with counted() as count:
+                        ask(reader, "a.parquet", kind=kind, candid=rows[250]["candid"])
+                    assert (count.reads, count.bytes <= 2 * 70_000) == (1, True)
+
+
+def test_workers_keep_what_each_other_has_learnt(tmp_path: Path) -> None:
+    rows = write_large(tmp_path / "a.parquet")
+    kept = str(tmp_path / "kept")
+    with (
+        open_reader(tmp_path, folder=kept) as one,
+        open_reader(tmp_path, folder=kept) as other,
+    ):
+        for reader in (one, other):
+            ask(reader, "a.parquet", kind="Science")
+        ask(one, "a.parquet", kind="Template")
+        ask(other, "a.parquet", kind="Difference")
+    with open_reader(tmp_path, folder=kept) as third, counted() as count:
+        ask(third, "a.parquet", kind="All", candid=rows[250]["candid"])
+    assert count.reads == 3
+
+
+def test_what_was_learnt_of_an_old_version_does_not_replace_the_new(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", [ztf_alert(n) for n in range(8)])
+    kept = str(tmp_path / "kept")
+    with open_reader(tmp_path, folder=kept) as late, open_reader(tmp_path, folder=kept) as reader:
+        ask(late, "a.parquet")
+        (old,) = late.archive.locate("a.parquet")
+        with late.opened(old) as file:
+            index = late.index_of(file)
+            index.complete(file, blocks=False)
+        write(tmp_path / "b.parquet", [ztf_alert(n) for n in range(20, 28)])
+        (tmp_path / "b.parquet").rename(path)
+        ask(reader, "a.parquet", kind="All")
+        late.keep(index)  # its own is at hand still, the new one is stored
+        ask(late, "a.parquet", kind="All")
+        late.keep(index)  # the new one is at hand too
+        (new,) = late.archive.locate("a.parquet")
+        with late.opened(new) as file:
+            before = late.index_of(file)
+            late.keep(index)
+            assert late.index_of(file) is before
+    with open_reader(tmp_path, folder=kept) as third, counted() as count:
+        ask(third, "a.parquet", kind="All")
+    assert count.reads == 3
+
+
+def test_nothing_is_stored_again_unless_there_is_something_new(tmp_path: Path) -> None:
+    write_large(tmp_path / "a.parquet")
+    kept = tmp_path / "kept"
+    with open_reader(tmp_path, folder=str(kept)) as worker:
+        ask(worker, "a.parquet")
+        with open_reader(tmp_path, folder=str(kept)) as indexer:
+            index_ahead(indexer, "a.parquet")
+        (stored,) = kept.rglob("*.index")
+        inode = stored.stat().st_ino
+        ask(worker, "a.parquet", kind="All")
+        assert stored.stat().st_ino == inode
+
+
 def test_many_threads_that_meet_a_new_file_build_its_index_once(tmp_path: Path) -> None:
     rows = write_large(tmp_path / "a.parquet")
     with (
@@ -192,8 +269,8 @@ def test_what_is_known_of_files_is_bounded_in_bytes(tmp_path: Path) -> None:
             for number in range(40):
                 expected = ztf_alert(10 * number + 7)["candid"]
                 assert ask(reader, f"{number}.parquet").alert_id == expected
-                assert reader._indexes.nbytes <= 70_000
-        assert reader._indexes.nbytes > 30_000
+                assert metrics.INDEX_BYTES._value.get() <= 70_000
+        assert metrics.INDEX_BYTES._value.get() > 30_000
 
 
 def test_a_rewritten_file_is_read_anew(tmp_path: Path) -> None:
@@ -417,6 +494,29 @@ def test_the_three_stamps_are_read_at_the_same_time(tmp_path: Path) -> None:
     assert [stamp.fits for stamp in alert.stamps] == [stored_fits(rows[7], kind) for kind in KINDS]
 
 
+def test_a_file_is_not_given_back_while_a_stamp_of_it_is_still_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", [ztf_alert(0)], write_page_index=True)
+    content = bytearray(path.read_bytes())
+    columns = pq.read_metadata(path).row_group(0)
+    places = [columns.column(n) for n in range(columns.num_columns)]
+    page = next(it for it in places if it.path_in_schema == "cutoutScience.stampData")
+    content[page.data_page_offset : page.data_page_offset + 60] = bytes(60)
+    path.write_bytes(content)
+    released = threading.Event()
+    with open_reader(tmp_path) as reader, ThreadPoolExecutor(1) as pool:
+        # The other two stamps are read by threads of their own.
+        slow_down(reader, lambda: "cells" in threading.current_thread().name and released.wait(30))
+        asked = pool.submit(ask, reader, "a.parquet", kind="All")
+        try:
+            assert not wait([asked], timeout=0.5).done
+            (file,) = reader.archive._open.values()
+            assert file.users == 1
+        finally:
+            released.set()
+        with pytest.raises(FileUnreadable):
+            asked.result()
+
+
 def test_a_read_past_the_deadline_is_told_so_in_time(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", [ztf_alert(0)])
     released = threading.Event()
@@ -479,6 +579,37 @@ def test_a_read_that_is_given_up_keeps_its_place_until_it_ends(tmp_path: Path) -
             ask(reader, "a.parquet")
         released.set()
         assert ask_until(reader).alert_id == ztf_alert(0)["candid"]
+
+
+def test_a_thread_that_cannot_be_started_costs_no_place(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", [ztf_alert(0)])
+    with open_reader(tmp_path, concurrent_reads=1, queue_seconds=3) as reader:
+        before = threading.stack_size(1 << 47)  # more than there are addresses
+        try:
+            with pytest.raises(RuntimeError, match="start new thread"):
+                ask(reader, "a.parquet")
+        finally:
+            threading.stack_size(before)
+        for _ in range(3):  # what was refused is done too, in a thread of a later one
+            assert ask(reader, "a.parquet").alert_id == ztf_alert(0)["candid"]
+        assert reader._slots.acquire(timeout=20)  # the one place, and there is no other
+        assert not reader._slots.acquire(blocking=False)
+
+
+def test_work_that_ends_as_its_deadline_passes_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_up = threading.Event()
+    done = Future.done
+
+    def end_and_look(future: Future[str]) -> bool:
+        given_up.set()
+        wait([future])
+        return done(future)
+
+    monkeypatch.setattr(Future, "done", end_and_look)
+    with open_reader(tmp_path, deadline_seconds=0.05) as reader:
+        assert reader.run(lambda: str(given_up.wait(20))) == "True"
 
 
 def test_many_threads_get_the_stamps_they_asked_for(tmp_path: Path) -> None:

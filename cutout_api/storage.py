@@ -631,11 +631,15 @@ class Archive:
     def _walk(self, folder: str) -> Iterator[Status]:
         """Yield the parquet files below a folder, without Spark's bookkeeping.
 
-        A folder below that vanishes meanwhile has no files; ``folder`` itself is to be there.
+        A folder below that vanishes meanwhile has no files; ``folder`` itself is to be there. A
+        symbolic link is not followed out of the roots, nor back to where it was come from.
         """
-        folders = [folder]
+        folders: list[tuple[str, tuple[str, ...]]] = [(folder, ())]
         while folders:
-            here = folders.pop()
+            here, above = folders.pop()
+            real = here if self.address.host is not None else os.path.realpath(here)
+            if real in above or not self._is_inside(real):
+                continue
             try:
                 listed = self.driver.list_folder(here)
             except DRIVER_ERRORS as error:
@@ -647,7 +651,7 @@ class Archive:
                 if name.startswith(("_", ".")):  # _temporary, _SUCCESS, .crc
                     continue
                 if status.is_folder:
-                    folders.append(status.path)
+                    folders.append((status.path, (*above, real)))
                 elif name.endswith(".parquet"):
                     yield status
 

@@ -24,7 +24,7 @@ from cutout_api.errors import (
 )
 from cutout_api.settings import Archive as ArchiveSettings
 from cutout_api.settings import Limits, Settings
-from cutout_api.storage import Archive, FileChanged, FileId, Status
+from cutout_api.storage import Archive, FileChanged, FileId, LocalDriver, Status
 
 
 def open_archive(folder: Path, **limits: int) -> Archive:
@@ -377,6 +377,30 @@ def in_a_child(work: Callable[[], bool]) -> bool:
         finally:
             os._exit(2)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_links_that_lead_back_or_out_are_not_followed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "night" / "back").symlink_to(folder)
+    (folder / "night" / "again").symlink_to("..")
+    (folder / "other").mkdir()
+    (folder / "other" / "across").symlink_to(folder / "night")
+    (folder / "night" / "across").symlink_to(folder / "other")
+    (folder / "out").symlink_to("/")
+    listed: list[str] = []
+    real = LocalDriver.list_folder
+
+    def list_folder(driver: LocalDriver, path: str) -> list[Status]:
+        listed.append(path)
+        return real(driver, path)
+
+    monkeypatch.setattr(LocalDriver, "list_folder", list_folder)
+    archive = open_archive(folder)
+    found = {Path(file.path).relative_to(folder).as_posix() for file in archive.locate(str(folder))}
+    assert found >= {"night/a.parquet", "other/across/a.parquet"}
+    assert all(Path(path).resolve().is_relative_to(folder.resolve()) for path in listed)
+    assert len(listed) < 20
 
 
 def test_many_threads_read_the_right_bytes(folder: Path) -> None:

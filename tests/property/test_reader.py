@@ -77,8 +77,9 @@ def ways_to_read(file: OpenFile, index: FileIndex) -> dict[str, FileIndex]:
     complete, mapped = build_index(file), build_index(file)
     complete.complete(file, blocks=False)
     mapped.complete(file, blocks=True)
-    loaded = unpack_index(pack_index(mapped), file.id)
+    loaded = unpack_index(pack_index(mapped))
     assert loaded is not None
+    assert loaded.file_id == file.id
     return {"built": index, "complete": complete, "mapped": mapped, "loaded": loaded}
 
 

@@ -593,7 +593,7 @@ def test_stamps_are_read_as_they_are_sent(
 def test_stamps_that_follow_wait_longer_for_their_turn_than_a_request_does(
     epochs: EpochsArchive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = serve(epochs, concurrent_reads=1, queue_seconds=0.3)
+    client = serve(epochs, concurrent_reads=1, queue_seconds=2)
     monkeypatch.setattr("cutout_api.tables.CHUNK_STAMPS", 9)
     answer = client.get(f"/api/v1/objects?objectId={FIRST}&withcutouts=True", buffered=False)
     parts = iter(answer.response)
@@ -603,7 +603,7 @@ def test_stamps_that_follow_wait_longer_for_their_turn_than_a_request_does(
     with ThreadPoolExecutor(1) as pool:
         rest = pool.submit(lambda: b"".join(parts))
         try:
-            wait([rest], timeout=0.6)
+            wait([rest], timeout=2.5)
         finally:
             places.release()
         assert json.loads(first + rest.result()) == rows(client, objectId=FIRST, withcutouts=True)

@@ -450,7 +450,7 @@ def test_a_watch_lists_only_recent_nights_when_listing_everything_is_slow(
     def slow(self: storage.LocalDriver, folder: str) -> list[storage.Status]:
         listed.append(folder)
         if folder == str(archive):
-            time.sleep(0.3)
+            time.sleep(1)  # so that it is listed again after 50 s at the earliest
         return real(self, folder)
 
     monkeypatch.setattr(storage.LocalDriver, "list_folder", slow)

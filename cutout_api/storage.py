@@ -84,10 +84,7 @@ class Status:
 
 
 class RawFile(Protocol):
-    """An open file as a driver gives it; ``read_at`` may be called by several threads at once.
-
-    It closes by itself when nobody refers to it any more.
-    """
+    """An open file as a driver gives it; ``read_at`` may be called by several threads at once."""
 
     def read_at(self, length: int, offset: int) -> bytes: ...
     def close(self) -> None: ...
@@ -270,6 +267,42 @@ NATIVE_CLIENT = {
 }
 
 
+class _Handle:
+    """A file as a driver opened it; it is closed when it is let go of, by the last of its readers.
+
+    libhdfs frees what a thread reads through where another one closes it. Left to the collector, it
+    would be closed after its file system, of which Java complains.
+    """
+
+    def __init__(self, raw: RawFile) -> None:
+        self.raw = raw
+        self._lock = threading.Lock()
+        self._readers = 0
+        self._is_left = False
+
+    def read_at(self, length: int, offset: int) -> bytes:
+        """Raises what the driver raises, and OSError once it was let go of."""
+        with self._lock:
+            if self._is_left:
+                raise OSError("the file was closed")
+            self._readers += 1
+        try:
+            return self.raw.read_at(length, offset)
+        finally:
+            with self._lock:
+                self._readers -= 1
+                is_over = self._is_left and not self._readers
+            if is_over:
+                close_quietly(self.raw)
+
+    def let_go(self) -> None:
+        with self._lock:
+            is_over = not self._is_left and not self._readers
+            self._is_left = True
+        if is_over:
+            close_quietly(self.raw)
+
+
 class OpenFile:
     """One version of a file, kept open; safe to share between threads. A context, once lent."""
 
@@ -279,7 +312,7 @@ class OpenFile:
         self.users = 0
         self._archive = archive
         self._lock = threading.Lock()
-        self._raw: RawFile | None = None
+        self._handle: _Handle | None = None
 
     def read_at(self, length: int, offset: int) -> bytes:
         """Return the bytes at ``offset``: ``length`` of them, fewer only at the end of the file.
@@ -290,15 +323,15 @@ class OpenFile:
         length = min(length, self.size - offset)
         if length <= 0:
             return b""
-        raw = self._raw
-        if raw is None:
-            raw = self._reopened(None)
+        handle = self._handle
+        if handle is None:
+            handle = self._reopened(None)
         try:
-            data = raw.read_at(length, offset)
+            data = handle.read_at(length, offset)
         except DRIVER_ERRORS:
-            raw = self._reopened(raw)
+            handle = self._reopened(handle)
             with storage_errors(self.id.path):
-                data = raw.read_at(length, offset)
+                data = handle.read_at(length, offset)
         metrics.READS.inc()
         metrics.BYTES_READ.inc(len(data))
         if len(data) != length:
@@ -312,17 +345,18 @@ class OpenFile:
         self._archive.give_back(self)
 
     def close(self) -> None:
-        """Let go of the handle, which closes with the last of those who still read through it."""
+        """Let go of the handle; those who still read through it read to their end."""
         # Without the lock: it is held while the file is opened, which may hang.
-        self._raw = None
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            handle.let_go()
 
-    def _reopened(self, broken: RawFile | None) -> RawFile:
+    def _reopened(self, broken: _Handle | None) -> _Handle:
         """Return another handle than the one that failed, opened by this thread or by another."""
         with self._lock:
-            if self._raw is not None and self._raw is not broken:
-                return self._raw
-            # Not closed: libhdfs would free what another thread may be reading through.
-            self._raw = None
+            if self._handle is not None and self._handle is not broken:
+                return self._handle
+            self.close()
             with storage_errors(self.id.path):
                 raw = self._archive.driver.open(self.id.path)
             try:
@@ -331,8 +365,8 @@ class OpenFile:
             except BaseException:
                 close_quietly(raw)
                 raise
-            self._raw = raw
-            return raw
+            self._handle = handle = _Handle(raw)
+            return handle
 
 
 class Readable(Protocol):

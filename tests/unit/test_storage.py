@@ -293,9 +293,9 @@ def test_a_failed_read_is_tried_once_more_on_a_file_opened_anew(folder: Path) ->
     file_id = locate_one(archive, "night/a.parquet")
     with archive.open(file_id) as file:
         file.read_at(1, 0)
-        file._raw.close()  # as a connection that broke
+        file._handle.raw.close()  # as a connection that broke
         assert file.read_at(4, 0) == b"\0\1\2\3"
-        file._raw.close()
+        file._handle.raw.close()
         (folder / "night" / "a.parquet").write_bytes(b"another file")
         with pytest.raises(FileChanged):
             file.read_at(4, 0)

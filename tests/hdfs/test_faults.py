@@ -50,6 +50,18 @@ def client(cluster: HdfsCluster, driver: str) -> Iterator[FlaskClient]:
     app.extensions["cutout_reader"].close()
 
 
+@pytest.fixture
+def service_environment(
+    cluster: HdfsCluster, driver: str, hdfs_environment: dict[str, str]
+) -> dict[str, str]:
+    """The settings of a service of its own, by which it reads the cluster."""
+    return hdfs_environment | {
+        "CUTOUT_API_ARCHIVE_URI": cluster.uri,
+        "CUTOUT_API_ARCHIVE_USER": cluster.user,
+        "CUTOUT_API_ARCHIVE_DRIVER": driver,
+    }
+
+
 def create_connected(cluster: HdfsCluster, driver: str, recheck_seconds: float = 0) -> Flask:
     """Return a service whose connection, and JVM, are there before its deadlines count."""
     app = create_app(settings_of(cluster, driver, recheck_seconds))
@@ -202,12 +214,9 @@ def test_a_name_node_that_is_not_there_at_the_start_is_waited_for(
 
 
 def test_a_name_node_that_hangs_at_the_start_does_not_keep_the_service_from_answering(
-    cluster: HdfsCluster, driver: str, hdfs_environment: dict[str, str]
+    cluster: HdfsCluster, service_environment: dict[str, str]
 ) -> None:
-    environment = hdfs_environment | {
-        "CUTOUT_API_ARCHIVE_URI": cluster.uri,
-        "CUTOUT_API_ARCHIVE_USER": cluster.user,
-        "CUTOUT_API_ARCHIVE_DRIVER": driver,
+    environment = service_environment | {
         "CUTOUT_API_SERVER_WORKERS": "1",
         "CUTOUT_API_LIMITS_DEADLINE_SECONDS": "8",
     }
@@ -365,14 +374,9 @@ def test_names_are_taken_literally(
 
 
 def test_the_service_reads_hdfs_from_several_processes_and_stops_in_peace(
-    cluster: HdfsCluster, driver: str, hdfs_environment: dict[str, str]
+    cluster: HdfsCluster, driver: str, service_environment: dict[str, str]
 ) -> None:
-    environment = hdfs_environment | {
-        "CUTOUT_API_ARCHIVE_URI": cluster.uri,
-        "CUTOUT_API_ARCHIVE_USER": cluster.user,
-        "CUTOUT_API_ARCHIVE_DRIVER": driver,
-    }
-    with running_service(environment, seconds=60) as service:
+    with running_service(service_environment, seconds=60) as service:
         for turn in range(40):
             answer = requests.get(
                 f"{service.address}{ROUTE}",

@@ -13,7 +13,7 @@ import pytest
 
 from cutout_api.catalog import OK
 from cutout_api.errors import StorageUnavailable
-from cutout_api.indexing import CHANGING, open_indexer
+from cutout_api.indexing import CHANGING, Indexer, open_indexer
 from cutout_api.settings import Archive, Catalog, Settings
 from cutout_api.storage import SETTLING_SECONDS
 from cutout_api.surveys import ZTF
@@ -123,15 +123,23 @@ def test_a_watch_goes_on_when_hdfs_is_back(
         assert indexer.catalog.find_alert(ZTF, ztf_alert(1)["candid"]) is not None
 
 
-def test_a_folder_that_vanishes_during_a_walk_takes_no_other_file_along(
+@pytest.fixture
+def walked(
     settings: Settings, hdfs_cluster: HdfsCluster, night: str, tmp_path: Path
-) -> None:
+) -> Iterator[Indexer]:
+    """An indexer that knows a file of the night, and one in a folder of it."""
     put(hdfs_cluster, tmp_path, f"{night}/part-0.parquet", 1)
     put(hdfs_cluster, tmp_path, f"{night}/later/part-1.parquet", 2)
     with open_indexer(settings, blocks=False, jobs=2) as indexer:
         indexer.run(indexer.plan())
-        after_listing(indexer.archive, night, lambda: hdfs_cluster.delete(f"{night}/later"))
-        assert indexer.plan([night]).gone == [f"{night}/later/part-1.parquet"]
+        yield indexer
+
+
+def test_a_folder_that_vanishes_during_a_walk_takes_no_other_file_along(
+    walked: Indexer, hdfs_cluster: HdfsCluster, night: str
+) -> None:
+    after_listing(walked.archive, night, lambda: hdfs_cluster.delete(f"{night}/later"))
+    assert walked.plan([night]).gone == [f"{night}/later/part-1.parquet"]
 
 
 @pytest.mark.parametrize("settings", ["libhdfs"], indirect=True)
@@ -162,15 +170,11 @@ def test_a_file_that_is_rewritten_while_it_should_settle_is_not_taken_in(
 
 
 def test_a_name_node_that_dies_during_a_walk_takes_no_file_along(
-    settings: Settings, hdfs_cluster: HdfsCluster, night: str, tmp_path: Path
+    walked: Indexer, hdfs_cluster: HdfsCluster, night: str
 ) -> None:
-    put(hdfs_cluster, tmp_path, f"{night}/part-0.parquet", 1)
-    put(hdfs_cluster, tmp_path, f"{night}/later/part-1.parquet", 2)
-    with open_indexer(settings, blocks=False, jobs=2) as indexer:
-        indexer.run(indexer.plan())
-        after_listing(indexer.archive, night, hdfs_cluster.stop_namenode)
-        try:
-            with pytest.raises(StorageUnavailable):
-                indexer.plan([night])
-        finally:
-            hdfs_cluster.start_namenode()
+    after_listing(walked.archive, night, hdfs_cluster.stop_namenode)
+    try:
+        with pytest.raises(StorageUnavailable):
+            walked.plan([night])
+    finally:
+        hdfs_cluster.start_namenode()

@@ -17,7 +17,8 @@ PACKAGE = Path(cutout_api.__file__).parent
 # From the bottom up. A module may import any that stands in an earlier line.
 LAYERS = (
     ("errors", "thrift", "http_cache", "whole_files"),
-    ("settings", "metrics", "surveys", "fetch"),
+    ("settings", "metrics", "surveys", "fetch", "gunzip", "hdus"),
+    ("tiles", "planes"),
     ("stamp", "client", "geometry", "storage", "sky", "derived", "joining", "table_formats"),
     ("epochs", "render", "columns"),
     ("pages", "wcs", "presets", "history"),

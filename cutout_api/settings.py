@@ -241,7 +241,12 @@ class Limits:
         10.0, "how long one request may read before the answer is 504", between(0.001, 3600)
     )
     client_seconds: float = setting(
-        10.0, "how long a client may pause while it sends or takes its bytes", between(0.001, 3600)
+        10.0,
+        "how long a client may take to send a request, all of it; and to begin taking its answer",
+        between(0.001, 3600),
+    )
+    client_rate: int = setting(
+        65_536, "bytes a second that a client must take of a long answer, on average", at_least(1)
     )
     folder_files: int = setting(2_000, "most files in a folder given as hdfsPath", at_least(1))
     epochs: int = setting(200, "most alerts in one answer, as epochs=all asks for", at_least(1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -201,22 +202,285 @@ def test_chunks_that_are_none_are_the_clients_mistake(service: Service) -> None:
     assert received.startswith(b"HTTP/1.1 400 ")
 
 
-def test_clients_that_never_finish_do_not_keep_the_threads(sample_archive: SampleArchive) -> None:
-    environment = {
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+HEALTHY = re.compile(rb"HTTP/1\.[01] 200 OK\r\n.*?\r\n\r\n\{[^}]*\}", re.DOTALL)
+FORM = "&".join(f"{name}={value}" for name, value in ASKED.items()).encode()
+POST = (
+    b"POST /api/v1/cutouts HTTP/1.1\r\nHost: x\r\n"
+    b"Content-Type: application/x-www-form-urlencoded\r\n"
+)
+
+
+def connect(service: Service) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", service.port), timeout=20)
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    received = b""
+    with suppress(ConnectionResetError):
+        while piece := connection.recv(65_536):
+            received += piece
+    return received
+
+
+def read_healthy(connection: socket.socket, count: int = 1) -> None:
+    """Read so many answers of /healthz, and nothing else."""
+    received = b""
+    while len(HEALTHY.findall(received)) < count:
+        piece = connection.recv(65_536)
+        assert piece, received
+        received += piece
+    assert not HEALTHY.sub(b"", received)
+
+
+@pytest.fixture
+def one_process(sample_archive: SampleArchive) -> dict[str, str]:
+    """The settings of a process with 4 threads that waits for a client longer than a test does."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    return {
         "CUTOUT_API_ARCHIVE_URI": str(sample_archive.folder),
-        "CUTOUT_API_LIMITS_CLIENT_SECONDS": "1",
+        "CUTOUT_API_LIMITS_CLIENT_SECONDS": "600",
         "CUTOUT_API_SERVER_WORKERS": "1",
-        "CUTOUT_API_SERVER_THREADS": "2",
+        "CUTOUT_API_SERVER_THREADS": "4",
     }
-    with running_service(environment) as service, ExitStack() as stack:
-        for _ in range(6):
-            stuck = stack.enter_context(
-                socket.create_connection(("127.0.0.1", service.port), timeout=20)
-            )
-            stuck.sendall(b"GET /healthz HTTP/1.1\r\nHo")
-        answer = requests.get(f"{service.address}/healthz", timeout=15)
+
+
+def test_connections_that_say_nothing_hold_up_nobody(one_process: dict[str, str]) -> None:
+    with running_service(one_process) as service, ExitStack() as stack:
+        for _ in range(400):
+            idle = stack.enter_context(connect(service))
+            idle.sendall(HEALTH)
+            read_healthy(idle)
+        silent = [stack.enter_context(connect(service)) for _ in range(700)]
+        for _ in range(20):
+            assert requests.get(f"{service.address}/healthz", timeout=15).ok
+        # One process has a thousand connections; the oldest of the silent ones made room.
+        assert read_to_end(silent[0]) == b""
+        silent[-1].sendall(HEALTH)
+        read_healthy(silent[-1])
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"",
+        b"GET /healthz HTTP/1.1\r\nHo",
+        b"GET /healthz HTTP/1.1\r\nX: y",
+        POST + b"Content-Length: 1000\r\n\r\n",
+        POST + b"Transfer-Encoding: chunked\r\n\r\nfff\r\n",
+        POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: y",
+    ],
+    ids=["line", "name", "value", "body", "chunk", "trailer"],
+)
+def test_clients_that_send_a_byte_now_and_then_hold_up_nobody(
+    one_process: dict[str, str], begun: bytes
+) -> None:
+    with running_service(one_process) as service, ExitStack() as stack:
+        slow = [stack.enter_context(connect(service)) for _ in range(200)]
+        for client in slow:
+            client.sendall(begun)
+        for _ in range(5):
+            for client in slow:
+                client.sendall(b"a")
+            assert ask(service).status_code == 200
+
+
+def test_a_request_has_so_long_to_arrive_in_all(one_process: dict[str, str]) -> None:
+    seconds = {"CUTOUT_API_LIMITS_CLIENT_SECONDS": "1.5"}
+    with running_service(one_process | seconds) as service, ExitStack() as stack:
+        slow = [stack.enter_context(connect(service)) for _ in range(10)]
+        for client in slow[:5]:
+            client.sendall(POST + b"Content-Length: 1000\r\n\r\n")
+        sent, open_ = 0, set(slow)
+        while open_:  # never, if each byte gave it more time
+            for client in tuple(open_):
+                client.setblocking(False)
+                with suppress(OSError):
+                    client.sendall(b"a")
+                    sent += 1
+                with suppress(BlockingIOError):
+                    assert client.recv(1) == b""
+                    open_.remove(client)
+            assert sent < 1000
+            time.sleep(0.1)
+        assert "Traceback" not in service.log
+
+
+@pytest.mark.parametrize(
+    ("sent", "answers"),
+    [
+        (HEALTH, 1),
+        (b"\r\n" + HEALTH, 1),
+        (HEALTH * 3, 3),
+        (HEALTH.replace(b"Host", b"Content-Length: 5\r\nHost") + b"abcde" + HEALTH, 2),
+        (HEALTH.replace(b"Host", b"Transfer-Encoding: chunked\r\nHost") + b"0\r\n\r\n" + HEALTH, 2),
+        (
+            HEALTH.replace(b"Host", b"transfer-encoding:chunked\r\nHost")
+            + b"3;a=b\r\nabc\r\n00B\r\n0\r\n\r\n 0\r\n\r\n\r\n0\r\nX: y\r\nZ: z\r\n\r\n"
+            + HEALTH,
+            2,
+        ),
+        (HEALTH.replace(b"1.1", b"1.0"), 1),
+        (HEALTH.replace(b"Host", b"Connection: close\r\nHost"), 1),
+    ],
+    ids=["one", "empty line", "pipelined", "body", "no chunk", "chunks", "HTTP 1.0", "close"],
+)
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_a_request_is_the_same_in_whatever_pieces_it_comes(
+    service: Service, sent: bytes, answers: int, size: int
+) -> None:
+    with connect(service) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for start in range(0, len(sent), size):
+            client.sendall(sent[start : start + size])
+        read_healthy(client, answers)
+        client.shutdown(socket.SHUT_WR)
+        assert read_to_end(client) == b""
+
+
+def test_a_client_that_only_reads_from_then_on_is_answered(service: Service) -> None:
+    with connect(service) as client:
+        client.sendall(HEALTH)
+        client.shutdown(socket.SHUT_WR)
+        read_healthy(client)
+
+
+@pytest.mark.parametrize(
+    "framing", [b"Content-Length: %d" % len(FORM), b"Transfer-Encoding: chunked"]
+)
+def test_a_body_that_waits_to_be_asked_for_is_asked_for_once(
+    service: Service, sample_archive: SampleArchive, framing: bytes
+) -> None:
+    body = FORM if b"Length" in framing else b"%x\r\n%s\r\n0\r\n\r\n" % (len(FORM), FORM)
+    with connect(service) as client:
+        client.sendall(POST + framing + b"\r\nConnection: close\r\nExpect: 100-continue\r\n\r\n")
+        assert client.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(body)
+        head, _, stamp = read_to_end(client).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert stamp == stored_fits(sample_archive.rows[ASKED["hdfsPath"]][0], "Science")
+
+
+def test_a_body_that_is_too_long_is_refused_without_being_asked_for(service: Service) -> None:
+    with connect(service) as client:
+        client.sendall(POST + b"Content-Length: 9000000\r\nExpect: 100-continue\r\n\r\n")
+        received = read_to_end(client)
+    assert received.startswith(b"HTTP/1.1 413 ")
+    assert b"body_too_large" in received
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /healthz HTTP/1.1\r\n" + b"X: y\r\n" * 1_000 + b"\r\n", b"400"),
+        (b"GET /healthz HTTP/1.1\r\n" + b"X: y\r\n" * 100_000, b"400"),
+        (b"GET /healthz HTTP/1.1\r\nX: " + b" " * 100_000 + b"y", b"400"),
+        (b"GET /" + b"x" * 100_000, b"414"),
+        (b"\x16\x03\x01" + bytes(range(256)) * 200, b"400"),
+        (POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef", b"400"),
+        (POST + b"Content-Length: " + b"9" * 4_000 + b"\r\n\r\n", b"413"),
+        (POST + b"Content-Length: " + b"9" * 5_000 + b"\r\n\r\n", b"400"),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1;" + b"a" * 20_000, b"400"),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"f" * 300 + b"\r\n", b"400"),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: y\r\n" * 20_000, b"400"),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 2_000_000, b"4\\d\\d"),
+    ],
+)
+def test_what_goes_on_for_too_long_is_refused_and_not_waited_for(
+    one_process: dict[str, str], sent: bytes, status: bytes
+) -> None:
+    """Whatever is not refused at once would be waited for ten minutes."""
+    with running_service(one_process) as service, connect(service) as client:
+        with suppress(ConnectionError):
+            client.sendall(sent)
+        assert re.match(rb"HTTP/1\.1 %s " % status, read_to_end(client))
+        assert ask(service).status_code == 200
+
+
+def test_a_body_that_ends_too_soon_is_not_taken_for_another_request(service: Service) -> None:
+    """What follows a body that is not read is no request, however much it looks like one."""
+    head = HEALTH.replace(b"Host", b"Content-Length: 9000000\r\nHost")
+    with connect(service) as client:
+        client.sendall(head + HEALTH * 3)
+        assert len(HEALTHY.findall(read_to_end(client))) == 1
+
+
+def test_long_bodies_that_do_not_end_take_bounded_memory(one_process: dict[str, str]) -> None:
+    head = POST.replace(b"cutouts", b"cutouts/batch") + b"Content-Length: 8000000\r\n\r\n"
+    with running_service(one_process) as service, ExitStack() as stack:
+        (pid,) = workers(service)
+        slow = [stack.enter_context(connect(service)) for _ in range(40)]
+        before = resident_bytes(pid)
+        for client in slow:
+            with suppress(ConnectionError):
+                client.sendall(head + b"1" * 7_999_000)
+        assert ask(service).status_code == 200
+        assert resident_bytes(pid) - before < 150_000_000  # and not 320
+        assert b"saturated" in read_to_end(slow[0])
+        # The last that came has its place.
+        slow[-1].sendall(b"1" * 1_000)
+        assert slow[-1].recv(12) == b"HTTP/1.1 400"
+
+
+def resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.parametrize("takes", [0, 1])
+def test_clients_that_do_not_take_their_answers_lose_them(
+    one_process: dict[str, str], sample_archive: SampleArchive, takes: int
+) -> None:
+    """As many as there are threads; the answer of each is longer than what the kernel takes."""
+    settings = {
+        "CUTOUT_API_LIMITS_CLIENT_SECONDS": "1",
+        "CUTOUT_API_LIMITS_CLIENT_RATE": "10000000",
+    }
+    name = ASKED["hdfsPath"]
+    candids = [str(row["candid"]) for row in sample_archive.rows[name][:3]] * 300
+    body = json.dumps({"hdfsPath": name, "candid": candids, "kind": "Science", "package": "tar"})
+    sent = (
+        b"POST /api/v1/cutouts/batch HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n%s" % (len(body), body.encode())
+    )
+    with running_service(one_process | settings) as service, ExitStack() as stack:
+        slow = [stack.enter_context(connect(service)) for _ in range(2)]  # limits.batches
+        for client in slow:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            client.sendall(sent)
+        end = time.monotonic() + 60
+        while service.log.count("too slowly") < len(slow):
+            assert time.monotonic() < end
+            for client in slow:
+                client.recv(takes)
+            time.sleep(0.1)
+        answer = requests.post(
+            f"{service.address}/api/v1/cutouts/batch", body, headers=JSON, timeout=20
+        )
         assert answer.status_code == 200
         assert "Traceback" not in service.log
+
+
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_worker_that_stops_waits_for_no_silent_client(
+    one_process: dict[str, str], number: signal.Signals
+) -> None:
+    with running_service(one_process) as service, ExitStack() as stack:
+        (old,) = workers(service)
+        silent = [stack.enter_context(connect(service)) for _ in range(50)]
+        for client in silent[:25]:
+            client.sendall(b"GET /healthz HTTP/1.1\r\n")
+        assert requests.get(f"{service.address}/healthz", timeout=20).ok
+        service.process.send_signal(number)
+        if number == signal.SIGTERM:
+            assert service.process.wait(14) == 0  # gunicorn gives up on what it answers after 15 s
+        for client in silent:
+            assert read_to_end(client) == b""
+        if number == signal.SIGHUP:
+            assert ask_again(service).status_code == 200
+            assert workers(service) != [old]
 
 
 def test_clients_that_do_not_hang_up_hold_up_nobody(service: Service) -> None:

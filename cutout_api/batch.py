@@ -300,11 +300,11 @@ class Batch:
         file_id = archive.present(path)
         with self._reader.opened(file_id) as file:
             index = self._reader.index_of(file)
-            pages = len(index.tables)
+            known = index.growth
             rows = self._rows(index, reads)
             self._renew_facts(file, rows)
             intact = [self._read_kind(kind, file, index, rows, budget) for kind in self._kinds]
-            if len(index.tables) > pages:
+            if index.growth > known:
                 self._reader.keep(index)
         if archive.changes_in_place or not all(intact):
             archive.check_unchanged(file_id)
@@ -361,7 +361,7 @@ class Batch:
         if column is None or not rows:
             return intact
         for row, cell in index.read_stamps(file, column, rows):
-            if isinstance(cell, FileUnreadable):
+            if isinstance(cell, StoredDataError):
                 intact = False
                 for read in rows[row]:
                     read.error = cell

@@ -290,7 +290,7 @@ class FileUnreadable(StoredDataError):
 
     code, title = "file_unreadable", "The parquet file cannot be read"
 
-    def __init__(self, detail: str, where: str) -> None:
+    def __init__(self, detail: str, where: str = "") -> None:
         super().__init__(detail)
         self.where = where
 

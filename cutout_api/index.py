@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from . import metrics
-from .errors import FileUnreadable
+from .errors import FileUnreadable, StampTooLarge, StoredDataError
 from .pages import (
     MISTAKEN,
     CellMap,
@@ -36,6 +36,8 @@ from .pages import (
     Footer,
     PageTable,
     Plan,
+    compare_with_pyarrow,
+    confirm_pages,
     describe_chunk,
     first_rows_of,
     locate_pages,
@@ -52,7 +54,7 @@ from .pages import (
     read_mapped_cell,
     read_mapped_cells,
 )
-from .storage import FileId, OpenFile
+from .storage import FileId, OpenFile, file_name
 from .surveys import KINDS, SURVEYS, Key, KeyValue, Survey
 from .whole_files import remove_abandoned, write_whole
 
@@ -64,13 +66,13 @@ NO_ID = np.int64(-(2**63))
 MAX_NAME_BYTES = 64
 OVERHEAD_BYTES = 6_000
 """Of an index without rows, measured."""
-FORMAT = 2
+FORMAT = 3
 """Of stored indexes; one of another format is built anew."""
 _MAGIC = b"CUTOUTIX"
 INTEGERS, BINARY = ("INT32", "INT64"), ("BYTE_ARRAY",)
 
 Arrays = dict[str, NDArray[Any]]
-Cell = bytes | FileUnreadable | None
+Cell = bytes | StoredDataError | None
 """The stored bytes of a stamp, None where it is null, or why they cannot be read."""
 
 
@@ -116,7 +118,9 @@ class FileIndex:
         self.stamps = stamps
         self.tables: dict[tuple[str, int], PageTable] = {}
         self.cells: dict[tuple[str, int], CellMap] = {}
-        self._lock = threading.Lock()
+        self.growth = 0
+        """How many times it has learnt something; it is worth keeping then."""
+        self._locks: dict[tuple[str, int], threading.Lock] = {}
 
     @property
     def nbytes(self) -> int:
@@ -168,7 +172,8 @@ class FileIndex:
     def read_stamp(self, file: OpenFile, column: StampColumn, row: int) -> bytes | None:
         """Return the stored bytes of one stamp, None where it is null, reading as few as known how.
 
-        Raises FileUnreadable for a damaged page.
+        Where the file was mapped ahead of time, only the bytes that were there then are returned.
+        Raises FileUnreadable for a damaged page, StampTooLarge.
         """
         row_group = int(self.row_groups.searchsorted(row, "right")) - 1
         within = row - self.row_groups.item(row_group)
@@ -180,16 +185,20 @@ class FileIndex:
             except MISTAKEN:
                 log.debug("%s: the block map of %s is mistaken", file.id.path, column.name)
             else:
-                metrics.count_stamp("block")
-                return value
-        table = self.table(file, column, row_group)
+                if cells.is_right(within, value):
+                    metrics.count_stamp("block")
+                    return value
+        table = self.table(file, column, row_group, within)
         if chunk is not None and table is not None:
             found = read_cell(file, chunk, table, within)
-            if found is not None:
+            if found is not None and (cells is None or cells.is_right(within, found[0])):
                 metrics.count_stamp("page")
                 return found[0]
+        value = read_cell_by_row_group(file, row_group, column.name, within)
+        if cells is not None and not cells.is_right(within, value):
+            raise not_as_mapped(file)
         metrics.count_stamp("row group")
-        return read_cell_by_row_group(file, row_group, column.name, within)
+        return value
 
     def read_stamps(
         self, file: OpenFile, column: StampColumn, rows: Iterable[int]
@@ -213,29 +222,36 @@ class FileIndex:
     def _read_group(
         self, file: OpenFile, column: StampColumn, row_group: int, rows: NDArray[np.int64]
     ) -> Iterator[tuple[int, Cell]]:
+        """Yield the cells of some rows of a row group: by blocks, the others by pages, the rest
+        by pyarrow. Of a mapped file only those pass that are what was mapped."""
         chunk, cells = column.chunks[row_group], self.cells.get((column.name, row_group))
         left = set(rows.tolist())
-        if chunk is not None and cells is not None:
-            for row, cell in read_mapped_cells(file, chunk.codec, cells, rows):
-                left.discard(row)
-                yield row, cell
-            metrics.count_stamp("block", len(rows) - len(left))
-        table = self.table(file, column, row_group) if left else None
-        if chunk is not None and table is not None:
+
+        def passing(
+            found: Iterable[tuple[int, bytes | None]], way: str
+        ) -> Iterator[tuple[int, Cell]]:
             before = len(left)
-            for row, cell in read_cells(file, chunk, table, np.array(sorted(left), np.int64)):
-                left.discard(row)
-                yield row, cell
-            metrics.count_stamp("page", before - len(left))
-        if left:
-            metrics.count_stamp("row group", len(left))
-            ordered = sorted(left)
-            try:
-                found = read_cells_by_row_group(file, row_group, column.name, ordered)
-            except FileUnreadable as error:
-                yield from ((row, error) for row in ordered)
-            else:
-                yield from zip(ordered, found, strict=True)
+            for row, cell in found:
+                if cells is None or cells.is_right(row, cell):
+                    left.discard(row)
+                    yield row, cell
+            metrics.count_stamp(way, before - len(left))
+
+        if chunk is not None and cells is not None:
+            yield from passing(read_mapped_cells(file, chunk.codec, cells, rows), "block")
+        try:
+            table = self.table(file, column, row_group, max(left)) if left else None
+            if chunk is not None and table is not None:
+                some = np.array(sorted(left), np.int64)
+                yield from passing(read_cells(file, chunk, table, some), "page")
+            if left:
+                ordered = sorted(left)
+                values = read_cells_by_row_group(file, row_group, column.name, ordered)
+                yield from passing(zip(ordered, values, strict=True), "row group")
+        except (FileUnreadable, StampTooLarge) as error:
+            yield from ((row, error) for row in sorted(left))
+        else:
+            yield from ((row, not_as_mapped(file)) for row in sorted(left))
 
     def plan_stamps(self, file: OpenFile, column: StampColumn, rows: Iterable[int]) -> Plan:
         """Return what ``read_stamps`` would read."""
@@ -252,36 +268,70 @@ class FileIndex:
                 plan += Plan(len(mine), 1, row_groups=1, bytes=size, stamp_bytes=size)
         return plan
 
-    def table(self, file: OpenFile, column: StampColumn, row_group: int) -> PageTable | None:
-        """Return where the pages of a chunk are, looking for them when it is not known yet."""
+    def table(
+        self, file: OpenFile, column: StampColumn, row_group: int, row: int | None = None
+    ) -> PageTable | None:
+        """Return where the pages of a chunk are, as far as is known.
+
+        It is confirmed up to the page of ``row``, counted within the row group, where one is given.
+        """
         place = (column.name, row_group)
         table = self.tables.get(place)
         chunk = column.chunks[row_group]
-        if table is None and chunk is not None:
-            with self._lock:
-                table = self.tables.get(place) or locate_pages(file, chunk)
-                if table is not None:
-                    self.tables[place] = table
+        rows = self.row_groups.item(row_group + 1) - self.row_groups.item(row_group)
+        if chunk is None or chunk.rows != rows:
+            return None
+        if table is not None and (row is None or table.page_of(row) is not None):
+            return table
+        with self._locks.setdefault(place, threading.Lock()):
+            table = self.tables.get(place) or locate_pages(file, chunk)
+            if table is not None and row is not None:
+                table = confirm_pages(file, chunk, table, row)
+            return self._note(place, table)
+
+    def _note(self, place: tuple[str, int], table: PageTable | None) -> PageTable | None:
+        known = self.tables.get(place)
+        if table is None:  # an offset index that the pages contradict, and they are no better
+            self.tables.pop(place, None)
+        elif known is None or table.confirmed > known.confirmed:
+            self.tables[place] = table
+            self.growth += 1
         return table
 
     def learn(self, other: FileIndex) -> bool:
         """Add what another index knows of this version; return whether anything was new."""
-        before = len(self.tables) + len(self.cells)
-        self.tables.update(other.tables)
-        self.cells.update(other.cells)
-        return len(self.tables) + len(self.cells) > before
+        before = self.growth
+        for place, table in list(other.tables.items()):
+            self._note(place, table)
+        for place, cells in list(other.cells.items()):
+            if place not in self.cells:
+                self.cells[place] = cells
+                self.growth += 1
+        return self.growth > before
 
     def complete(self, file: OpenFile, *, blocks: bool) -> None:
-        """Look for every page, and with ``blocks`` for every cell: what is done ahead of time."""
+        """Look for every page, and with ``blocks`` for every cell: what is done ahead of time.
+
+        Raises FileUnreadable where pyarrow reads other cells than were mapped, StampTooLarge.
+        """
         for column in self.stamps.values():
             for row_group, chunk in enumerate(column.chunks):
-                table = self.table(file, column, row_group)
+                last = self.row_groups.item(row_group + 1) - self.row_groups.item(row_group) - 1
+                table = self.table(file, column, row_group, last)
                 if not blocks or chunk is None or table is None:
                     continue
                 if (column.name, row_group) not in self.cells:
                     cells = map_cells(file, chunk, table)
                     if cells is not None:
+                        compare_with_pyarrow(file, row_group, column.name, cells)
                         self.cells[column.name, row_group] = cells
+                        self.growth += 1
+
+
+def not_as_mapped(file: OpenFile) -> FileUnreadable:
+    """Return the error for a stamp whose bytes are others than when its file was mapped."""
+    path = file.id.path
+    return FileUnreadable(f"a stamp of {file_name(path)} is not the one that was indexed", path)
 
 
 @dataclass(frozen=True)
@@ -354,6 +404,7 @@ def build_index(file: OpenFile) -> FileIndex:
     Raises FileUnreadable, NotParquet.
     """
     footer = read_footer(file)
+    first_rows = first_rows_of(footer)
     leaves = leaf_numbers(footer.metadata)
     keys = _read_keys(footer, leaves)
     stamps: dict[tuple[str, str], StampColumn] = {}
@@ -366,7 +417,7 @@ def build_index(file: OpenFile) -> FileIndex:
                     for row_group in range(footer.metadata.num_row_groups)
                 )
                 stamps[survey.name, kind] = StampColumn(name, chunks)
-    index = FileIndex(file.id, first_rows_of(footer.metadata), keys, stamps)
+    index = FileIndex(file.id, first_rows, keys, stamps)
     for column in stamps.values():
         for row_group, chunk in enumerate(column.chunks):
             # Of the others the headers are walked when one of their stamps is asked for.
@@ -758,7 +809,7 @@ def pack_index(index: FileIndex) -> bytes:
         chunks = [chunk and asdict(chunk) for chunk in column.chunks]
         header["stamps"].append([survey, kind, column.name, chunks])
     for number, ((name, row_group), table) in enumerate(list(index.tables.items())):
-        header["tables"].append([name, row_group, table.dictionary])
+        header["tables"].append([name, row_group, table.dictionary, table.confirmed])
         arrays |= _arrays_of(table, f"tables/{number}")
     for number, ((name, row_group), cells) in enumerate(list(index.cells.items())):
         header["cells"].append([name, row_group])
@@ -794,10 +845,10 @@ def unpack_index(content: bytes) -> FileIndex | None:
         for survey, kind, name, chunks in header["stamps"]
     }
     index = FileIndex(FileId(*header["file"]), arrays["row_groups"], surveys, stamps)
-    for number, (name, row_group, dictionary) in enumerate(header["tables"]):
+    for number, (name, row_group, dictionary, confirmed) in enumerate(header["tables"]):
         table = _named(arrays, f"tables/{number}")
         index.tables[name, row_group] = PageTable(
-            **table, dictionary=dictionary and tuple(dictionary)
+            **table, dictionary=dictionary and tuple(dictionary), confirmed=confirmed
         )
     for number, (name, row_group) in enumerate(header["cells"]):
         index.cells[name, row_group] = CellMap(**_named(arrays, f"cells/{number}"))

@@ -12,22 +12,26 @@ Source: parquet-format 2.11 (Data Pages, Encodings, Page Index), snappy's format
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from struct import Struct as Packed
 from struct import error as PackedTooShort  # noqa: N812
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from isal.isal_zlib import crc32
 from numpy.typing import NDArray
 
-from .errors import FileUnreadable, NotParquet
-from .storage import OpenFile, Source, file_name
+from .errors import FileUnreadable, NotParquet, StampTooLarge, StoredDataError
+from .storage import GAP_BYTES, RUN_BYTES, OpenFile, Readable, Source, file_name
 from .thrift import Struct, ThriftError, ThriftShort, read_struct
+
+log = logging.getLogger("cutout_api")
 
 MAGIC = b"PAR1"
 TAIL_BYTES = 262_144
@@ -37,10 +41,12 @@ HEADER_BYTES = 128
 """Read first for a page header, which is some 25 bytes unless it carries statistics."""
 SNAPPY_BLOCK = 65_536
 """What every snappy writer seen compresses at a time, though the format promises nothing."""
-GAP_BYTES = 65_536
-"""What is skipped between two ranges costs less to read than another read."""
-RUN_BYTES = 4 << 20
-"""Cells that lie near each other are read together, so many bytes at a time."""
+MOST_ROWS = 1 << 22
+"""Of a file: its ids, and what orders them, take some 60 bytes a row."""
+MOST_INFLATED = 1 << 31
+"""Of a column chunk that pyarrow reads: a second of work."""
+INFLATION = {"SNAPPY": 22, "LZ4": 255, "LZ4_RAW": 255, "GZIP": 1032, "UNCOMPRESSED": 1}
+"""How many times larger the bytes of a codec can become; of the others there is no such bound."""
 FEW_TAGS = 32
 """A block of more is not looked through for cells that stand in it as they are."""
 
@@ -65,7 +71,16 @@ class PageDamaged(ValueError):
 
 
 # What taking apart bytes raises that are not what they should be.
-MISTAKEN = (PageDamaged, ThriftError, PackedTooShort, KeyError, TypeError, IndexError, ValueError)
+MISTAKEN = (
+    PageDamaged,
+    ThriftError,
+    PackedTooShort,
+    KeyError,
+    TypeError,
+    IndexError,
+    ValueError,
+    OverflowError,
+)
 
 
 @dataclass(frozen=True)
@@ -83,15 +98,23 @@ class Chunk:
 
 @dataclass(frozen=True)
 class PageTable:
-    """Where the pages of a chunk are: three arrays with one entry a page, in order of rows."""
+    """Where the pages of a chunk are: arrays with one entry a page, in order of rows."""
 
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
     """Header and body."""
     first_rows: NDArray[np.int64]
-    """Within the row group."""
+    """Within the row group, and one more: where the rows of the last page end."""
     dictionary: tuple[int, int] | None
     """Offset and size of the dictionary page."""
+    confirmed: int
+    """Of how many pages, from the first on, the headers were read and say the same. An offset index
+    alone is not believed: with one row too many in it, each later stamp would be a neighbour's."""
+
+    def page_of(self, row: int) -> int | None:
+        """Return the number of the page that holds a row, None unless it is confirmed."""
+        number = int(self.first_rows.searchsorted(row, "right")) - 1
+        return number if number < self.confirmed else None
 
 
 @dataclass(frozen=True)
@@ -121,22 +144,32 @@ class CellMap:
     do; -1 where it does not."""
     cell_gaps: NDArray[np.uint8]
     """Of such a cell: how many bytes stand between its parts in one block and in the next."""
+    cell_checks: NDArray[np.uint32]
+    """The CRC-32 of each cell's bytes, 0 where it is null."""
+
+    def is_right(self, row: int, cell: bytes | None) -> bool:
+        """Tell whether these are the bytes that were in this row when the file was mapped."""
+        length = self.cell_lengths.item(row)
+        if cell is None or length < 0:
+            return cell is None and length < 0
+        return len(cell) == length and crc32(cell) == self.cell_checks.item(row)
 
 
 class Window:
     """A file of which one range is at hand already; reads outside it go to the file."""
 
-    def __init__(self, file: OpenFile, start: int, data: bytes) -> None:
+    def __init__(self, file: Readable, start: int, data: bytes) -> None:
         self.file = file
         self.id = file.id
         self.size = file.size
+        self.page_bytes = file.page_bytes
         self.start = start
         self.data = data
 
     def read_at(self, length: int, offset: int) -> bytes:
         length = min(length, self.size - offset)
         within = offset - self.start
-        if within >= 0 and within + length <= len(self.data):
+        if within >= 0 and 0 <= length <= len(self.data) - within:
             return self.data[within : within + length]
         return self.file.read_at(length, offset)
 
@@ -189,9 +222,17 @@ def read_footer(file: OpenFile) -> Footer:
     return Footer(metadata, content, window)
 
 
-def first_rows_of(metadata: pq.FileMetaData) -> NDArray[np.int64]:
-    """Return the first row of each row group, and one more: the number of rows."""
+def first_rows_of(footer: Footer) -> NDArray[np.int64]:
+    """Return the first row of each row group, and one more: the number of rows.
+
+    Raises FileUnreadable where the counts contradict each other, or no index could hold so many.
+    """
+    metadata, path = footer.metadata, footer.window.id.path
     counts = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+    if min(counts, default=0) < 0 or sum(counts) != metadata.num_rows:
+        raise FileUnreadable(f"{file_name(path)} has another number of rows than it says", path)
+    if metadata.num_rows > MOST_ROWS:
+        raise FileUnreadable(f"{file_name(path)} has more than {MOST_ROWS} rows", path)
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
@@ -209,6 +250,7 @@ def read_columns(
 def _read_columns(
     file: OpenFile | Window, metadata: pq.FileMetaData, row_groups: list[int], columns: list[str]
 ) -> list[pa.Array]:
+    check_columns(file, metadata, row_groups, leaf_places(metadata, columns))
     source = Source(file)
     with parquet_errors(file.id.path, source, "a page"):
         # A reader of its own for each call: pyarrow's are not safe to share between threads.
@@ -257,12 +299,130 @@ def read_cells_by_row_group(
     file: OpenFile, row_group: int, column: str, rows: Sequence[int]
 ) -> list[bytes | None]:
     """Return the cells of some rows, counted within the row group, as above."""
+    wanted = set(rows)
+    # To the end, though the last row may come sooner: only then is it known that no page had a
+    # value more or less than it said, by which each later one is another row's.
+    cells = cells_by_pyarrow(file, row_group, column)
+    found = {row: cell.as_py() for row, cell in cells if row in wanted}
+    return [found[row] for row in rows]
+
+
+def cells_by_pyarrow(
+    file: OpenFile, row_group: int, column: str
+) -> Iterator[tuple[int, pa.LargeBinaryScalar]]:
+    """Yield every row of a row group, counted within it, and its cell as pyarrow reads it.
+
+    A few pages are held at a time. Raises FileUnreadable for damaged pages, StampTooLarge.
+    """
     footer = read_footer(file)
-    (values,) = _read_columns(footer.window, footer.metadata, [row_group], [column])
-    with parquet_errors(file.id.path, None, "a page"):
-        # One by one: together they may be more than a column of binary holds. Text is taken for
-        # the bytes it is.
-        return [values.slice(row, 1).cast(pa.large_binary())[0].as_py() for row in rows]
+    window, metadata = footer.window, footer.metadata
+    path, group = file.id.path, metadata.row_group(row_group)
+    (leaf,) = leaf_places(metadata, [column])
+    largest = check_chunk(window, group.column(leaf), StampTooLarge)
+    source = Source(window)
+    done = 0
+    with parquet_errors(path, source, "a page"):
+        reader = pq.ParquetFile(
+            pa.PythonFile(source, mode="r"),
+            metadata=metadata,
+            page_checksum_verification=True,
+            buffer_size=RUN_BYTES,
+        )
+        # So few rows that they fit, were each of them as large as a page, or a word of the
+        # dictionary, can be.
+        most = min(max(file.page_bytes // max(largest, 1), 1), 1024)
+        batches = reader.iter_batches(most, [row_group], [column], use_threads=False)
+        try:
+            for batch in batches:
+                values = _leaf(pa.Table.from_batches([batch]), column)
+                yield from enumerate(_binary(values), done)
+                done += len(values)
+        except pa.ArrowNotImplementedError:
+            # pyarrow joins no dictionaries inside a struct; a whole row group it reads.
+            table = reader.read_row_group(row_group, [column], use_threads=False)
+            yield from enumerate(_binary(_leaf(table, column).slice(done)), done)
+            done = table.num_rows
+        if done != group.num_rows:
+            raise ValueError("a column is shorter than its row group")
+
+
+def _binary(values: pa.Array) -> Iterator[pa.LargeBinaryScalar]:
+    """Yield cells as bytes: one by one, since together they may be more than a column of binary
+    holds. Text is taken for the bytes it is."""
+    for row in range(len(values)):
+        yield values.slice(row, 1).cast(pa.large_binary())[0]
+
+
+# --- what pages inflate to -------------------------------------------------------------------
+
+
+def leaf_places(metadata: pq.FileMetaData, columns: Sequence[str]) -> list[int]:
+    """Return the places of the leaf columns that stand for ``columns``, in order of places."""
+    wanted = set(columns)
+    paths = (metadata.schema.column(number).path for number in range(len(metadata.schema)))
+    return [
+        number
+        for number, path in enumerate(paths)
+        if path in wanted or path.partition(".")[0] in wanted
+    ]
+
+
+def check_columns(
+    file: Readable, metadata: pq.FileMetaData, row_groups: Sequence[int], leaves: Sequence[int]
+) -> None:
+    """Raise FileUnreadable for columns that would inflate to more than is read at a time.
+
+    Most are so short that their codec cannot do that, and cost nothing.
+    """
+    for number in row_groups:
+        group = metadata.row_group(number)
+        for leaf in leaves:
+            column = group.column(leaf)
+            stored = max(column.total_compressed_size, 0)
+            ratio = INFLATION.get(column.compression, file.page_bytes)
+            if stored * ratio > file.page_bytes or column.total_uncompressed_size > file.page_bytes:
+                check_chunk(file, column, FileUnreadable)
+
+
+def check_chunk(
+    file: Readable, column: pq.ColumnChunkMetaData, refusal: type[StoredDataError]
+) -> int:
+    """Return what the largest page of a column chunk inflates to, by the headers of all of them.
+
+    pyarrow inflates what a header says, whatever that is. Raises ``refusal`` where it is more than
+    ``limits.page_bytes``, FileUnreadable where the headers cannot be read or hold another number of
+    values than the chunk.
+    """
+    path = file.id.path
+    start = _chunk_start(column)
+    end = start + column.total_compressed_size
+    values = largest = total = 0
+    reached = start
+    try:
+        for place, size, header in _walk_headers(file, start, end):
+            values += _values_of(header)
+            largest = max(largest, header[_PAGE_INFLATED])
+            total += header[_PAGE_INFLATED]
+            reached = place + size
+            check_size(header[_PAGE_INFLATED] + size, file.page_bytes, path, refusal)
+    except MISTAKEN:
+        reached = -1
+    check_size(total, MOST_INFLATED, path, refusal)
+    if reached != end or values != column.num_values:
+        raise FileUnreadable(
+            f"a column of {file_name(path)} has other pages than its footer says", path
+        )
+    return largest
+
+
+def check_size(
+    size: int, most: int, path: str = "", refusal: type[StoredDataError] = StampTooLarge
+) -> None:
+    """Raise ``refusal`` for what takes more bytes, as stored and inflated, than are read."""
+    if size > most:
+        error = refusal(f"to read it would take {size} bytes of memory; the limit is {most}")
+        error.where = path
+        raise error
 
 
 # --- where the pages are -----------------------------------------------------------------------
@@ -329,24 +489,76 @@ def _chunk(
 def locate_pages(file: OpenFile | Window, chunk: Chunk) -> PageTable | None:
     """Return where the pages of a chunk are: from its offset index, else by walking headers.
 
-    A walk ends at the first header that cannot be read; the pages before it are known then.
-    Returns None where there are none.
+    What an offset index says is not confirmed yet: see ``confirm_pages``. A walk ends at the first
+    header that cannot be read; the pages before it are known then. Returns None where there are
+    none, or where they contradict the chunk.
     """
+    if not _is_inside(file, chunk.start, chunk.length):
+        return None
     table = _read_offset_index(file, chunk) if chunk.offset_index else None
     return table or _walk_pages(file, chunk)
 
 
+def confirm_pages(
+    file: OpenFile, chunk: Chunk, table: PageTable, row: int | None = None
+) -> PageTable | None:
+    """Return the table, confirmed up to the page of a row, or all of it; else as a walk finds it.
+
+    The headers from the first page on are read, so that the rows before the page are counted by
+    those who hold them. Where the offset index says otherwise, one of the two is wrong: the whole
+    chunk is read once to see whether each page holds what its header says.
+    Raises FileUnreadable where one does not, StampTooLarge.
+    """
+    count = len(table.offsets)
+    needed = count
+    if row is not None and not table.confirmed:  # the second time it is the rest at once
+        needed = min(int(table.first_rows.searchsorted(row, "right")), count)
+    if needed <= table.confirmed:
+        return table
+    if _headers_agree(file, table, needed):
+        return replace(table, confirmed=needed)
+    walked = _walk_pages(file, chunk)
+    try:
+        is_true = walked is not None and _map_cells(file, chunk, walked) is not None
+    except MISTAKEN as error:
+        path = file.id.path
+        raise FileUnreadable(f"pages of {file_name(path)} contradict each other", path) from error
+    return walked if is_true else None
+
+
+def _headers_agree(file: OpenFile, table: PageTable, needed: int) -> bool:
+    numbers = range(table.confirmed, needed)
+    places = [(table.offsets.item(n), table.sizes.item(n)) for n in numbers]
+    rows = np.diff(table.first_rows)[table.confirmed : needed].tolist()
+    if table.dictionary is not None and not table.confirmed:
+        places.insert(0, table.dictionary)
+        rows.insert(0, None)
+    starts = file.read_parts([(offset, min(size, HEADER_BYTES)) for offset, size in places])
+    try:
+        for (offset, size), count, data in zip(places, rows, starts, strict=True):
+            window = Window(file, offset, data)
+            header, length, _ = _read_header(window, offset, offset + size, HEADER_BYTES)
+            if length + header[_PAGE_SIZE] != size or _rows_of(header) != count:
+                return False
+    except MISTAKEN:
+        return False
+    return True
+
+
+def _is_inside(file: Readable, offset: int, length: int) -> bool:
+    return 0 <= offset <= offset + length <= file.size
+
+
 def _read_offset_index(file: OpenFile | Window, chunk: Chunk) -> PageTable | None:
     offset, length = chunk.offset_index or (0, 0)
+    if length <= 0 or not _is_inside(file, offset, length):
+        return None
     try:
         index, _ = read_struct(file.read_at(length, offset))
-        locations = [(page[1], page[2], page[3]) for page in index[1]]
-    except (ThriftError, KeyError, TypeError):
+        table = _table([(page[1], page[2], page[3]) for page in index[1]], chunk)
+    except MISTAKEN:
         return None
-    table = _table(locations, chunk)
-    if table is None or not _is_plausible(table, chunk):
-        return None
-    return table
+    return table if table is not None and _is_plausible(table, chunk) else None
 
 
 def _table(locations: list[tuple[int, int, int]], chunk: Chunk) -> PageTable | None:
@@ -354,49 +566,97 @@ def _table(locations: list[tuple[int, int, int]], chunk: Chunk) -> PageTable | N
         return None
     offsets, sizes, first_rows = np.array(locations, np.int64).T.copy()
     before = int(offsets[0]) - chunk.start
-    return PageTable(offsets, sizes, first_rows, (chunk.start, before) if before > 0 else None)
+    dictionary = (chunk.start, before) if before > 0 else None
+    return PageTable(offsets, sizes, np.append(first_rows, chunk.rows), dictionary, confirmed=0)
 
 
 def _is_plausible(table: PageTable, chunk: Chunk) -> bool:
+    """Tell whether the pages fill the chunk, one behind the other, each with some of its rows."""
+    # Each by itself first: a sum of two can be too large for an integer, and seem small.
+    if not all(
+        ((values >= 0) & (values <= chunk.start + chunk.length)).all()
+        for values in (table.offsets, table.sizes)
+    ):
+        return False
     ends = table.offsets + table.sizes
     return bool(
         table.first_rows[0] == 0
-        and (np.diff(table.first_rows) > 0).all()
-        and table.first_rows[-1] < chunk.rows
+        and (table.first_rows[:-1] < table.first_rows[1:]).all()
         and (table.sizes > 0).all()
         and table.offsets[0] >= chunk.start
-        and (ends[:-1] <= table.offsets[1:]).all()
-        and ends[-1] <= chunk.start + chunk.length
+        and (ends[:-1] == table.offsets[1:]).all()
+        and ends[-1] == chunk.start + chunk.length
     )
 
 
 def _walk_pages(file: OpenFile | Window, chunk: Chunk) -> PageTable | None:
-    locations = []
-    position, end, row = chunk.start, chunk.start + chunk.length, 0
-    ahead = HEADER_BYTES
-    window = Window(file, 0, b"") if isinstance(file, OpenFile) else file
-    while position < end and row < chunk.rows:
+    locations: list[tuple[int, int, int]] = []
+    dictionary = None
+    reached, end, row = chunk.start, chunk.start + chunk.length, 0
+    try:
+        for place, size, header in _walk_headers(file, chunk.start, end):
+            rows = _rows_of(header)
+            if rows is None and not locations:
+                dictionary = dictionary or (place, size)
+            elif rows:
+                locations.append((place, size, row))
+                row += rows
+            reached = place + size
+    except MISTAKEN:
+        reached = -1
+    # Where all of them were read, one that has a row more or less than it says shows in the sum.
+    if not locations or row > chunk.rows or (reached == end and row != chunk.rows):
+        return None
+    offsets, sizes, first_rows = np.array(locations, np.int64).T.copy()
+    return PageTable(offsets, sizes, np.append(first_rows, row), dictionary, len(locations))
+
+
+def _chunk_start(column: pq.ColumnChunkMetaData) -> int:
+    """Return where a column chunk begins: with its dictionary, where it has one."""
+    first: int = column.data_page_offset
+    return min(column.dictionary_page_offset or first, first)
+
+
+def _rows_of(header: Struct) -> int | None:
+    """Return how many rows a data page of a column outside lists holds, None of a dictionary.
+
+    Raises one of ``MISTAKEN``.
+    """
+    if header[_PAGE_TYPE] == _DICTIONARY_PAGE:
+        return None
+    rows = _values_of(header)
+    if header[_PAGE_TYPE] == _DATA_PAGE_V2 and header[_PAGE_V2][3] != rows:
+        raise PageDamaged("a page has another number of values than of rows")
+    return rows
+
+
+def _values_of(header: Struct) -> int:
+    """Return how many values a page says it adds to its column. Raises one of ``MISTAKEN``."""
+    kind = header[_PAGE_TYPE]
+    if kind not in (_DATA_PAGE, _DATA_PAGE_V2):
+        return 0
+    count: int = header[_PAGE_V1 if kind == _DATA_PAGE else _PAGE_V2][1]
+    if count < 0:
+        raise PageDamaged("a page of less than no values")
+    return count
+
+
+def _walk_headers(file: Readable, start: int, end: int) -> Iterator[tuple[int, int, Struct]]:
+    """Yield place, size and header of each page from ``start`` on, as far as they can be read."""
+    place, ahead = start, HEADER_BYTES
+    window = Window(file, 0, b"")
+    while place < end:
         try:
-            header, length, window = _read_header(window, position, end, ahead)
+            header, length, window = _read_header(window, place, end, ahead)
             size = length + header[_PAGE_SIZE]
-            kind = header[_PAGE_TYPE]
-            if kind == _DATA_PAGE:
-                rows = header[_PAGE_V1][1]
-            elif kind == _DATA_PAGE_V2:
-                rows = header[_PAGE_V2][3]
-            else:
-                rows = 0
-            if header[_PAGE_SIZE] < 0 or rows < 0 or position + size > end:
-                break
+            if header[_PAGE_SIZE] < 0 or header[_PAGE_INFLATED] < 0 or place + size > end:
+                return
+            yield place, size, header
         except (ThriftError, KeyError, TypeError):
-            break
-        if rows:
-            locations.append((position, size, row))
-        row += rows
-        position += size
+            return
+        place += size
         # Small pages are met several in one read.
         ahead = HEADER_BYTES if size > TAIL_BYTES // 4 else TAIL_BYTES
-    return _table(locations, chunk)
 
 
 def _read_header(window: Window, position: int, end: int, ahead: int) -> tuple[Struct, int, Window]:
@@ -444,26 +704,45 @@ def read_cell(
     A page of a dictionary costs a second read. None stands for what is not understood or
     contradicts itself: pyarrow may know better.
     """
-    number = int(table.first_rows.searchsorted(row, "right")) - 1
-    stored = file.read_at(table.sizes.item(number), table.offsets.item(number))
+    number = table.page_of(row)
     try:
-        page = open_page(stored, chunk)
-        place = row - table.first_rows.item(number)
-        if page is None or place >= len(page.defined):
+        page = None if number is None else _read_page(file, chunk, table, number)
+        if page is None or number is None:
             return None
+        place = row - table.first_rows.item(number)
         if not page.defined[place]:
             return (None,)
         rank = int(np.count_nonzero(page.defined[:place]))
         if not page.by_dictionary:
-            return (_nth_value(page.values, page.values_start, rank),)
+            # Where there are levels, these have told already how many values there are.
+            count = None if chunk.max_definition_level else len(page.defined)
+            return (_nth_value(page.values, page.values_start, rank, count),)
         if table.dictionary is None:
             return None
         rank = int(_read_indices(page)[rank])
-        offset, size = table.dictionary
-        opened = open_dictionary(file.read_at(size, offset), chunk)
-        return None if opened is None else (_nth_value(opened[0], 0, rank),)
+        opened = _read_dictionary(file, chunk, table.dictionary)
+        return None if opened is None else (_nth_value(opened[0], 0, rank, None),)
     except MISTAKEN:
         return None
+
+
+def _read_page(file: OpenFile, chunk: Chunk, table: PageTable, number: int) -> Page | None:
+    """Return a page taken apart; None for what is not understood. Raises one of ``MISTAKEN``,
+    StampTooLarge."""
+    rows = table.first_rows.item(number + 1) - table.first_rows.item(number)
+    stored = _read_bounded(file, table.offsets.item(number), table.sizes.item(number))
+    return open_page(stored, chunk, rows, file.page_bytes)
+
+
+def _read_dictionary(
+    file: OpenFile, chunk: Chunk, place: tuple[int, int]
+) -> tuple[memoryview, tuple[int, int, int, bool]] | None:
+    return open_dictionary(_read_bounded(file, *place), chunk, file.page_bytes)
+
+
+def _read_bounded(file: OpenFile, offset: int, size: int) -> bytes:
+    check_size(size, file.page_bytes, file.id.path)
+    return file.read_at(size, offset)
 
 
 def read_cells(
@@ -475,11 +754,10 @@ def read_cells(
     """
     numbers = table.first_rows.searchsorted(rows, "right") - 1
     words: _Words | None = None
-    for number in np.unique(numbers).tolist():
-        stored = file.read_at(table.sizes.item(number), table.offsets.item(number))
+    for number in np.unique(numbers[numbers < table.confirmed]).tolist():
         mine = rows[numbers == number]
         try:
-            page = open_page(stored, chunk)
+            page = _read_page(file, chunk, table, number)
             if page is None:
                 continue
             if page.by_dictionary and words is None:
@@ -504,8 +782,7 @@ class _Words:
 def _read_words(file: OpenFile, chunk: Chunk, table: PageTable) -> _Words | None:
     if table.dictionary is None:
         return None
-    offset, size = table.dictionary
-    opened = open_dictionary(file.read_at(size, offset), chunk)
+    opened = _read_dictionary(file, chunk, table.dictionary)
     return None if opened is None else _Words(opened[0], *_places_of_values(opened[0], 0, None))
 
 
@@ -513,8 +790,6 @@ def _cells_of_page(
     page: Page, words: _Words | None, places: NDArray[np.int64]
 ) -> list[bytes | None]:
     """Return the cells at some places of a page; its dictionary is needed where it has one."""
-    if (places >= len(page.defined)).any():
-        raise PageDamaged("the page has fewer rows than it should")
     ranks = np.cumsum(page.defined)[places] - 1
     there = page.defined[places].tolist()
     if page.by_dictionary and words is not None:
@@ -525,7 +800,7 @@ def _cells_of_page(
         )
     else:
         view = page.values
-        count = int(ranks.max()) + 1
+        count = int(np.count_nonzero(page.defined))
         starts, lengths = _places_of_values(view, page.values_start, count)
     return [
         bytes(view[starts[rank] : starts[rank] + lengths[rank]]) if ok else None
@@ -533,15 +808,18 @@ def _cells_of_page(
     ]
 
 
-def open_page(stored: bytes, chunk: Chunk) -> Page | None:
-    """Take a data page apart; None for an encoding that is not understood.
+def open_page(stored: bytes, chunk: Chunk, rows: int, most: int) -> Page | None:
+    """Take a data page of so many rows apart; None for an encoding that is not understood.
 
-    Raises one of ``MISTAKEN`` for bytes that contradict themselves.
+    Raises one of ``MISTAKEN`` for bytes that contradict themselves or have another number of rows,
+    StampTooLarge where they and what they inflate to are more than ``most``.
     """
-    header, start, payload = _check_page(stored)
+    header, start, payload = _check_page(stored, most)
+    if _rows_of(header) != rows:
+        raise PageDamaged("the page has another number of rows than it should")
     if header[_PAGE_TYPE] == _DATA_PAGE:
         described = header[_PAGE_V1]
-        rows, encoding, level_encoding = described[1], described[2], described[3]
+        encoding, level_encoding = described[2], described[3]
         values = inflate(payload, chunk.codec, header[_PAGE_INFLATED])
         body = (start, len(payload), len(values), chunk.codec != "none")
         begin = 0
@@ -554,7 +832,7 @@ def open_page(stored: bytes, chunk: Chunk) -> Page | None:
             defined = _read_levels(values[4:begin], chunk.max_definition_level, rows)
     elif header[_PAGE_TYPE] == _DATA_PAGE_V2:
         described = header[_PAGE_V2]
-        rows, encoding, length = described[3], described[4], described[5]
+        encoding, length = described[4], described[5]
         if described[6]:  # repetition levels: a list
             return None
         compressed = described.get(7, True) and chunk.codec != "none"
@@ -577,10 +855,13 @@ def open_page(stored: bytes, chunk: Chunk) -> Page | None:
 
 
 def open_dictionary(
-    stored: bytes, chunk: Chunk
+    stored: bytes, chunk: Chunk, most: int
 ) -> tuple[memoryview, tuple[int, int, int, bool]] | None:
-    """Return the inflated values of a dictionary page, and its body; None if not understood."""
-    header, start, payload = _check_page(stored)
+    """Return the inflated values of a dictionary page, and its body; None if not understood.
+
+    Raises as ``open_page`` does.
+    """
+    header, start, payload = _check_page(stored, most)
     if header[_PAGE_TYPE] != _DICTIONARY_PAGE:
         return None
     if header[_PAGE_DICTIONARY][2] not in (_PLAIN, _PLAIN_DICTIONARY):
@@ -589,13 +870,14 @@ def open_dictionary(
     return values, (start, len(payload), len(values), chunk.codec != "none")
 
 
-def _check_page(stored: bytes) -> tuple[Struct, int, memoryview]:
+def _check_page(stored: bytes, most: int) -> tuple[Struct, int, memoryview]:
     """Return a page's header, where its payload begins, and the payload, its checksum checked."""
     header, start = read_struct(stored)
-    size = header[_PAGE_SIZE]
-    payload = memoryview(stored)[start : start + size]
-    if size < 0 or len(payload) != size:
-        raise PageDamaged("the page is cut short")
+    payload = memoryview(stored)[start:]
+    if len(payload) != header[_PAGE_SIZE]:
+        raise PageDamaged("the page is not as long as it says")
+    # Before any of it is inflated: a page of 29 kB can become one of 900 MB.
+    check_size(len(stored) + header[_PAGE_INFLATED], most)
     if _PAGE_CRC in header and zlib.crc32(payload) != header[_PAGE_CRC] & 0xFFFFFFFF:
         raise PageDamaged("the page's checksum does not match")
     return header, start, payload
@@ -617,10 +899,32 @@ def inflate(stored: bytes | memoryview, codec: str, size: int) -> memoryview:
 
 
 def _decompress(stored: bytes | memoryview, size: int, codec: str) -> pa.Buffer:
+    """Return ``size`` bytes from their compressed form, no more and no fewer.
+
+    ``pa.decompress`` fails where there are more. Where there are fewer, as of gzip, brotli and LZ4
+    it does not tell, and what follows them is whatever was in memory before.
+    """
     try:
-        return pa.decompress(stored, decompressed_size=size, codec=codec)
+        if codec in ("gzip", "brotli"):
+            stream = pa.CompressedInputStream(pa.BufferReader(stored), codec)
+            found = stream.read_buffer(size + 1)
+        else:
+            found = pa.decompress(stored, decompressed_size=size, codec=codec)
+            if codec == "lz4_raw" and size and _fits(stored, size - 1, codec):
+                raise PageDamaged("the page is not as long as it says")
     except (pa.ArrowException, OSError) as error:
         raise PageDamaged(f"the {codec} bytes are damaged") from error
+    if len(found) != size:
+        raise PageDamaged("the page is not as long as it says")
+    return found
+
+
+def _fits(stored: bytes | memoryview, size: int, codec: str) -> bool:
+    try:
+        pa.decompress(stored, decompressed_size=size, codec=codec)
+    except (pa.ArrowException, OSError):
+        return False
+    return True
 
 
 def _view(buffer: pa.Buffer) -> memoryview:
@@ -704,6 +1008,8 @@ def read_hybrid(data: memoryview, width: int, count: int) -> NDArray[np.uint32]:
         head, place = _read_varint(data, place)
         if head & 1:
             length = (head >> 1) * width
+            if (head >> 1) * 8 >= count - done + 8:  # the last ones may be filled up to eight
+                raise PageDamaged("a run of more numbers than there are")
             bits = np.unpackbits(
                 np.frombuffer(data[place : place + length], np.uint8), bitorder="little"
             )
@@ -713,7 +1019,9 @@ def read_hybrid(data: memoryview, width: int, count: int) -> NDArray[np.uint32]:
         else:
             length = (width + 7) // 8
             value = int.from_bytes(data[place : place + length], "little")
-            run = np.full(min(head >> 1, count - done), value, np.uint32)
+            if head >> 1 > count - done:
+                raise PageDamaged("a run of more numbers than there are")
+            run = np.full(head >> 1, value, np.uint32)
             place += length
         if not len(run):
             raise PageDamaged("a run of no numbers")
@@ -736,99 +1044,145 @@ def _read_varint(data: memoryview, place: int) -> tuple[int, int]:
             raise PageDamaged("a number is longer than 32 bits")
 
 
-def _nth_value(view: memoryview, start: int, rank: int) -> bytes:
-    """Return the ``rank``-th of PLAIN byte arrays: each behind its length in four bytes."""
+def _nth_value(view: memoryview, start: int, rank: int, count: int | None) -> bytes:
+    """Return the ``rank``-th of PLAIN byte arrays: each behind its length in four bytes.
+
+    Of ``count`` of them, all that there are; where it is None, those behind it are not looked at.
+    """
     unpack = _UINT32.unpack_from
     for _ in range(rank):
         start += 4 + unpack(view, start)[0]
     (length,) = unpack(view, start)
-    start += 4
-    if start + length > len(view):
+    found = start + 4
+    end = found + length
+    if count is not None:
+        # One more or less than the header says, and the rows of the next page are not its own.
+        for _ in range(count - rank - 1):
+            end += 4 + unpack(view, end)[0]
+        if end != len(view):
+            raise PageDamaged("the page has another number of values than it says")
+    if end > len(view):
         raise PageDamaged("a value is longer than its page")
-    return bytes(view[start : start + length])
+    return bytes(view[found : found + length])
 
 
 # --- every cell of a chunk, and the blocks that inflate on their own --------------------------
 
 
-def map_cells(file: OpenFile, chunk: Chunk, table: PageTable) -> CellMap | None:
-    """Read a chunk once and note where each of its cells is.
+class _Bodies:
+    """What ``map_cells`` has noted of the bodies of a chunk so far."""
 
-    Returns None if some of it is not understood.
-    """
-    bodies: list[tuple[int, int, int]] = []
-    blocks: list[list[int]] = []
-    literals: list[NDArray[np.int64]] = []
-    cell_bodies = np.zeros(chunk.rows, np.int32)
-    cell_starts = np.zeros(chunk.rows, np.int32)
-    cell_lengths = np.full(chunk.rows, -1, np.int32)
+    def __init__(self, codec: str) -> None:
+        self._codec = codec
+        self.places: list[tuple[int, int, int]] = []
+        self.blocks: list[list[int]] = []
+        self.literals: list[NDArray[np.int64]] = []
 
-    def add_body(
-        stored: bytes, offset: int, body: tuple[int, int, int, bool], values: memoryview
+    def add(
+        self, stored: bytes, offset: int, body: tuple[int, int, int, bool], values: memoryview
     ) -> None:
         start, size, inflated, compressed = body
-        bodies.append((offset + start, size, inflated))
+        self.places.append((offset + start, size, inflated))
         payload = memoryview(stored)[start : start + size]
         found: list[tuple[int, int, int]] = []
         if not compressed:
-            blocks.append([])
-        elif chunk.codec == "snappy":
+            self.blocks.append([])
+        elif self._codec == "snappy":
             starts = split_snappy(payload, values)
             found = find_literals(payload, starts or [], len(values))
-            blocks.append(starts or [0])
+            self.blocks.append(starts or [0])
         else:
-            blocks.append([0])
-        literals.append(np.array(found, np.int64).reshape(-1, 3))
+            self.blocks.append([0])
+        self.literals.append(np.array(found, np.int64).reshape(-1, 3))
 
+
+def map_cells(file: OpenFile, chunk: Chunk, table: PageTable) -> CellMap | None:
+    """Read a chunk once and note where each of its cells is, and its CRC-32.
+
+    Returns None if some of it is not understood, or not confirmed. Raises StampTooLarge.
+    """
+    if table.confirmed < len(table.offsets):
+        return None
     try:
-        words: tuple[NDArray[np.int32], NDArray[np.int32]] | None = None
-        if table.dictionary is not None:
-            offset, size = table.dictionary
-            stored = file.read_at(size, offset)
-            opened = open_dictionary(stored, chunk)
-            if opened is None:
-                return None
-            view = opened[0]
-            words = _places_of_values(view, 0, None)
-            add_body(stored, offset, opened[1], view)
-        ends = np.append(table.first_rows[1:], chunk.rows)
-        for offset, size, first, end in zip(
-            table.offsets, table.sizes, table.first_rows, ends, strict=True
-        ):
-            stored = file.read_at(int(size), int(offset))
-            page = open_page(stored, chunk)
-            if (
-                page is None
-                or len(page.defined) != end - first
-                or (page.by_dictionary and words is None)
-            ):
-                return None
-            rows = first + np.flatnonzero(page.defined)
-            if page.by_dictionary and words is not None:
-                places = _read_indices(page)
-                cell_starts[rows], cell_lengths[rows] = words[0][places], words[1][places]
-                continue  # these cells are in the dictionary, body 0
-            view = page.values
-            cell_starts[rows], cell_lengths[rows] = _places_of_values(
-                view, page.values_start, len(rows)
-            )
-            cell_bodies[rows] = len(bodies)
-            add_body(stored, int(offset), page.body, view)
+        return _map_cells(file, chunk, table)
     except MISTAKEN:
         return None
-    counts = [len(found) for found in blocks]
-    offsets, sizes, inflated = np.array(bodies, np.int64).reshape(-1, 3).T.copy()
+
+
+def _map_cells(file: OpenFile, chunk: Chunk, table: PageTable) -> CellMap | None:
+    if table.first_rows[-1] != chunk.rows:
+        raise PageDamaged("some of the pages cannot be read")
+    bodies = _Bodies(chunk.codec)
+    cell_bodies = np.zeros(chunk.rows, np.int32)
+    cell_starts = np.zeros(chunk.rows, np.int32)
+    cell_lengths = np.full(chunk.rows, -1, np.int32)
+    cell_checks = np.zeros(chunk.rows, np.uint32)
+    words: tuple[NDArray[Any], ...] | None = None
+    if table.dictionary is not None:
+        stored, offset = _read_bounded(file, *table.dictionary), table.dictionary[0]
+        opened = open_dictionary(stored, chunk, file.page_bytes)
+        if opened is None:
+            return None
+        places = _places_of_values(opened[0], 0, None)
+        words = *places, _checks_of(opened[0], *places)
+        bodies.add(stored, offset, opened[1], opened[0])
+    for number, offset in enumerate(table.offsets.tolist()):
+        first, end = table.first_rows[number : number + 2].tolist()
+        stored = _read_bounded(file, offset, table.sizes.item(number))
+        page = open_page(stored, chunk, end - first, file.page_bytes)
+        if page is None or (page.by_dictionary and words is None):
+            return None
+        rows = first + np.flatnonzero(page.defined)
+        if page.by_dictionary and words is not None:
+            # These cells are in the dictionary, body 0.
+            indices = _read_indices(page)
+            values = tuple(of_words[indices] for of_words in words)
+        else:
+            places = _places_of_values(page.values, page.values_start, len(rows))
+            values = *places, _checks_of(page.values, *places)
+            cell_bodies[rows] = len(bodies.places)
+            bodies.add(stored, offset, page.body, page.values)
+        cell_starts[rows], cell_lengths[rows], cell_checks[rows] = values
+    counts = [len(found) for found in bodies.blocks]
+    offsets, sizes, inflated = np.array(bodies.places, np.int64).reshape(-1, 3).T.copy()
     return CellMap(
         offsets,
         sizes,
         inflated,
         np.concatenate([[0], np.cumsum(counts)]).astype(np.int32),
-        np.array([start for found in blocks for start in found], np.int32),
+        np.array([start for found in bodies.blocks for start in found], np.int32),
         cell_bodies,
         cell_starts,
         cell_lengths,
-        *_find_cells_as_stored(literals, cell_bodies, cell_starts, cell_lengths),
+        *_find_cells_as_stored(bodies.literals, cell_bodies, cell_starts, cell_lengths),
+        cell_checks,
     )
+
+
+def _checks_of(
+    view: memoryview, starts: NDArray[np.int32], lengths: NDArray[np.int32]
+) -> NDArray[np.uint32]:
+    """Return the CRC-32 of each of some values."""
+    places = zip(starts.tolist(), lengths.tolist(), strict=True)
+    return np.array([crc32(view[at : at + length]) for at, length in places], np.uint32)
+
+
+def compare_with_pyarrow(file: OpenFile, row_group: int, column: str, cells: CellMap) -> None:
+    """Raise FileUnreadable where pyarrow, which knows nothing of this module, reads other cells.
+
+    What pyarrow cannot read, like the LZ4 of Hadoop as Spark writes it, is not compared.
+    """
+    path = file.id.path
+    try:
+        for row, cell in cells_by_pyarrow(file, row_group, column):
+            if not cells.is_right(row, cell.as_buffer() if cell.is_valid else None):
+                break
+        else:
+            return
+    except FileUnreadable as error:
+        log.info("%s: pyarrow does not read %s: %s", path, column, error.__cause__)
+        return
+    raise FileUnreadable(f"the pages of {column} in {file_name(path)} contradict each other", path)
 
 
 def _find_cells_as_stored(
@@ -877,7 +1231,10 @@ def _places_as_stored(
 def _places_of_values(
     view: memoryview, start: int, count: int | None
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Return start and length of PLAIN byte arrays: ``count`` of them, or all."""
+    """Return start and length of PLAIN byte arrays: all that there are, ``count`` if it is given.
+
+    Raises PageDamaged where that is another number.
+    """
     unpack = _UINT32.unpack_from
     starts: list[int] = []
     lengths: list[int] = []
@@ -889,6 +1246,8 @@ def _places_of_values(
         starts.append(start)
         lengths.append(length)
         start += length
+    if start != len(view):
+        raise PageDamaged("the page has another number of values than it says")
     return np.array(starts, np.int32), np.array(lengths, np.int32)
 
 
@@ -1090,7 +1449,8 @@ def plan_mapped_cells(cells: CellMap, rows: NDArray[np.int64]) -> Plan:
 
 def plan_cells(chunk: Chunk, table: PageTable, rows: NDArray[np.int64]) -> Plan:
     """Return what ``read_cells`` would read."""
-    numbers = np.unique(table.first_rows.searchsorted(rows, "right") - 1)
+    numbers = table.first_rows.searchsorted(rows, "right") - 1
+    numbers = np.unique(numbers[numbers < len(table.offsets)])
     _, dictionary = table.dictionary or (0, 0)
     return Plan(
         cells=len(rows),
@@ -1200,14 +1560,16 @@ class Ranges:
     """A file of which some ranges are at hand already; reads outside them go to the file."""
 
     def __init__(self, file: OpenFile | Window, ranges: list[tuple[int, int]]) -> None:
+        self.id = file.id
         self.size = file.size
+        self.page_bytes = file.page_bytes
         self._file = file
         self._parts = [(start, file.read_at(end - start, start)) for start, end in ranges]
 
     def read_at(self, length: int, offset: int) -> bytes:
         length = min(length, self.size - offset)
         for start, data in self._parts:
-            if start <= offset and offset + length <= start + len(data):
+            if start <= offset and 0 <= length <= start + len(data) - offset:
                 return data[offset - start : offset - start + length]
         return self._file.read_at(length, offset)
 
@@ -1221,9 +1583,10 @@ def read_rows(
     are read in as few reads as they lie apart. Raises FileUnreadable for damaged pages.
     """
     window = footer.window
-    leaves = _leaves_below(footer.metadata, columns)
-    ranges = _merged_ranges(footer.metadata.row_group(row_group), leaves)
-    source = Source(Ranges(window, ranges))
+    leaves = leaf_places(footer.metadata, columns)
+    at_hand = Ranges(window, _merged_ranges(footer.metadata.row_group(row_group), leaves))
+    check_columns(at_hand, footer.metadata, [row_group], leaves)
+    source = Source(at_hand)
     with parquet_errors(window.id.path, source, "a page"):
         reader = pq.ParquetFile(
             pa.PythonFile(source, mode="r"),
@@ -1253,24 +1616,12 @@ def _field(
     return fields[kind.get_field_index(name)]
 
 
-def _leaves_below(metadata: pq.FileMetaData, columns: list[str]) -> list[int]:
-    """Return the places of the leaf columns that stand for ``columns``."""
-    wanted = set(columns)
-    paths = (metadata.schema.column(number).path for number in range(len(metadata.schema)))
-    return [
-        number
-        for number, path in enumerate(paths)
-        if path in wanted or path.partition(".")[0] in wanted
-    ]
-
-
 def _merged_ranges(group: pq.RowGroupMetaData, leaves: list[int]) -> list[tuple[int, int]]:
     """Return where the chunks of some leaves are, as start and end, near ones as one."""
     found: list[tuple[int, int]] = []
     for leaf in leaves:
         column = group.column(leaf)
-        dictionary = column.dictionary_page_offset or column.data_page_offset
-        start = min(dictionary, column.data_page_offset)
+        start = _chunk_start(column)
         found.append((start, start + column.total_compressed_size))
     merged: list[tuple[int, int]] = []
     for start, end in sorted(found):

@@ -303,7 +303,7 @@ class Reader:
     ) -> dict[str, bytes]:
         """Return the stored stamps by kind, read at the same time."""
         with self.opened(location.file) as file:
-            known = len(index.tables)
+            known = index.growth
 
             def read(kind: str) -> bytes | None:
                 column = index.stamp_column(request.survey, kind)
@@ -317,7 +317,7 @@ class Reader:
                 for other in others:  # none may read on from a file that is given back
                     if not other.cancel():
                         other.exception()
-            if len(index.tables) > known:  # pages were looked for
+            if index.growth > known:  # pages were looked for
                 self._indexes.keep(index)
             cells = {kind: cell for kind, cell in zip(request.kinds, found, strict=True) if cell}
             missing = [kind for kind in request.kinds if kind not in cells]

@@ -230,6 +230,9 @@ class Catalog:
 class Limits:
     body_bytes: int = setting(65_536, "largest request body", at_least(1))
     stamp_bytes: int = setting(33_554_432, "largest stamp, inflated", at_least(2880))
+    page_bytes: int = setting(
+        167_772_160, "largest page of a column, as stored and inflated together", at_least(1)
+    )
     image_pixels: int = setting(4_194_304, "most pixels in one image", at_least(1))
     concurrent_reads: int = setting(
         16, "requests that one process reads at a time", between(1, 1024)

@@ -18,10 +18,11 @@ import stat
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 from urllib.parse import unquote
 
 from pyarrow import fs
@@ -29,6 +30,7 @@ from pyarrow import fs
 from . import metrics
 from .errors import (
     ArchiveFileNotFound,
+    FileUnreadable,
     InvalidParameter,
     PathForbidden,
     StorageUnavailable,
@@ -36,7 +38,17 @@ from .errors import (
 )
 from .settings import Address, Settings, parse_address, parse_root
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 MAX_PATH_LENGTH = 4096
+GAP_BYTES = 65_536
+"""What is skipped between two ranges costs less to read than another read."""
+RUN_BYTES = 4 << 20
+"""What lies near each other is read together, so many bytes at a time."""
+SMALL_READS = 8
+"""Done at once where a read waits for the network. Of 24 page headers on HDFS, one after the other
+took 6 to 25 ms, eight at once 3 to 6."""
 SETTLING_SECONDS = 3
 """One for the clock of whole seconds, the rest for clocks that differ."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]")
@@ -309,6 +321,8 @@ class OpenFile:
     def __init__(self, archive: Archive, file_id: FileId) -> None:
         self.id = file_id
         self.size = file_id.size
+        self.page_bytes = archive.page_bytes
+        """Largest page that may be read from it: ``limits.page_bytes``."""
         self.users = 0
         self._archive = archive
         self._lock = threading.Lock()
@@ -318,8 +332,14 @@ class OpenFile:
         """Return the bytes at ``offset``: ``length`` of them, fewer only at the end of the file.
 
         A read that fails is tried once more on a file opened anew.
-        Raises FileChanged where the file is no longer this version, StorageUnavailable.
+        Raises FileChanged where the file is no longer this version, StorageUnavailable, and
+        FileUnreadable for a place that no file has: it can only come from the file itself.
         """
+        if offset < 0 or length < 0:
+            raise FileUnreadable(
+                f"{file_name(self.id.path)} is damaged: it points to bytes outside itself",
+                self.id.path,
+            )
         length = min(length, self.size - offset)
         if length <= 0:
             return b""
@@ -337,6 +357,20 @@ class OpenFile:
         if len(data) != length:
             raise FileChanged(self.id.path)
         return data
+
+    def read_parts(self, parts: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return the bytes of several places, each an offset and a length, in that order.
+
+        They are in order, and do not overlap; near ones are read as one. Raises as ``read_at``.
+        """
+
+        def read(run: list[tuple[int, int]]) -> list[bytes]:
+            start, (last, length) = run[0][0], run[-1]
+            data = self.read_at(last + length - start, start)
+            return [data[offset - start : offset - start + size] for offset, size in run]
+
+        found = self._archive.at_once(read, list(_near_ones(parts)))
+        return [data for run in found for data in run]
 
     def __enter__(self) -> Self:
         return self
@@ -369,10 +403,26 @@ class OpenFile:
             return handle
 
 
-class Readable(Protocol):
-    """What has a size and positioned reads."""
+def _near_ones(parts: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    """Yield the parts in groups, each of which costs less to read as one."""
+    run: list[tuple[int, int]] = []
+    for offset, length in parts:
+        if run:
+            end = run[-1][0] + run[-1][1]
+            if offset - end > GAP_BYTES or offset + length - run[0][0] > RUN_BYTES:
+                yield run
+                run = []
+        run.append((offset, length))
+    if run:
+        yield run
 
+
+class Readable(Protocol):
+    """A file, or some of its bytes, with positioned reads."""
+
+    id: FileId
     size: int
+    page_bytes: int
 
     def read_at(self, length: int, offset: int) -> bytes: ...
 
@@ -466,6 +516,7 @@ class Archive:
         """Folders that a relative path is looked for in, in order."""
         roots = tuple(parse_root(root, self.address) for root in settings.archive.roots)
         self.roots = roots or self.bases
+        self.page_bytes = settings.limits.page_bytes
         self._folder_files = settings.limits.folder_files
         self._most_open = settings.limits.open_files
         self._lock = threading.RLock()
@@ -478,6 +529,8 @@ class Archive:
         self.changes_in_place = self.address.host is None
         self._recheck_seconds = 0.0 if self.changes_in_place else settings.archive.recheck_seconds
         self._looked_at: OrderedDict[str, tuple[float, tuple[FileId, ...]]] = OrderedDict()
+        # It has no threads before it is used, and those of before a fork would be gone.
+        self._small_reads = ThreadPoolExecutor(SMALL_READS, "small reads")
 
     def __str__(self) -> str:
         how = "" if self.driver_name == "local" else f" through {self.driver_name} as {self.user}"
@@ -624,6 +677,18 @@ class Archive:
         if unused:
             file.close()
 
+    def at_once(self, read: Callable[[T], R], todo: Sequence[T]) -> list[R]:
+        """Return what ``read`` returns for each, several at a time where that is faster."""
+        if self.address.host is None or len(todo) < 2:
+            return [read(one) for one in todo]
+        others = [self._small_reads.submit(read, one) for one in todo[1:]]
+        try:
+            return [read(todo[0]), *(other.result() for other in others)]
+        finally:
+            for other in others:  # none may read on from a file that is given back
+                if not other.cancel():
+                    other.exception()
+
     def check_unchanged(self, file_id: FileId) -> None:
         """Raise FileChanged unless the file at this path is still this version."""
         try:
@@ -635,6 +700,7 @@ class Archive:
 
     def close(self) -> None:
         """Close every file, and then forget the connection: libhdfs complains otherwise."""
+        self._small_reads.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             files, self._open = list(self._open.values()), OrderedDict()
             if self._process == os.getpid():

@@ -439,7 +439,7 @@ def _key_path(survey: Survey, footer: Footer) -> tuple[str, ...]:
 
 def _read_paths(footer: Footer, entries: Sequence[Entry], paths: list[str]) -> dict[str, pa.Array]:
     """Return the cells of some rows, by the path of their column, in the order of ``entries``."""
-    first_rows = first_rows_of(footer.metadata)
+    first_rows = first_rows_of(footer)
     rows = np.array([entry.row for entry in entries], np.int64)
     if (rows < 0).any() or (rows >= first_rows[-1]).any():
         raise FileChanged(footer.window.id.path)
@@ -477,7 +477,7 @@ def _read_stamps(
     column = index.stamp_column(survey, kind)
     if column is None:
         return {}
-    known = len(index.tables)
+    known = index.growth
     images = {}
     by_row = {entry.row: entry for entry in entries}
     if max(by_row) >= index.row_groups[-1]:
@@ -492,7 +492,7 @@ def _read_stamps(
         except StoredDataError as error:
             reader.archive.check_unchanged(file.id)
             log.warning("%s of alert %s: %s", kind, entry.alert_id, error.detail)
-    if len(index.tables) > known:
+    if index.growth > known:
         reader.keep(index)
     return images
 

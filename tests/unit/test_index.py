@@ -189,4 +189,4 @@ def test_an_index_is_small(archive: Archive, tmp_path: Path) -> None:
         assert index.nbytes < 125_000
         assert len(pack_index(index)) < 125_000
         index.complete(file, blocks=True)
-        assert len(pack_index(index)) < 250_000
+        assert len(pack_index(index)) < 275_000  # 21 bytes a cell, 4 of them its CRC

@@ -20,6 +20,8 @@ from cutout_api.index import FileIndex, build_index
 from cutout_api.pages import (
     MISTAKEN,
     SNAPPY_BLOCK,
+    PageTable,
+    confirm_pages,
     inflate,
     locate_pages,
     map_cells,
@@ -60,6 +62,15 @@ def science(index: FileIndex) -> Any:
     return column
 
 
+def located(file: OpenFile, chunk: Any) -> PageTable:
+    """Return where the pages are, all of them confirmed by their headers."""
+    table = locate_pages(file, chunk)
+    assert table is not None
+    table = confirm_pages(file, chunk, table)
+    assert table is not None
+    return table
+
+
 def test_walking_headers_finds_what_the_offset_index_says(tmp_path: Path) -> None:
     with opened(write_pages(tmp_path / "a.parquet", write_page_index=True)) as file:
         chunk = science(build_index(file)).chunks[0]
@@ -88,8 +99,7 @@ def test_an_offset_index_that_is_wrong_is_not_believed(tmp_path: Path, place: st
             "another column's": other.chunks[0].offset_index,
         }[place]
         chunk = replace(science(index).chunks[0], offset_index=wrong)
-        table = locate_pages(file, chunk)
-        assert table is not None
+        table = located(file, chunk)
         for number in range(60):
             assert read_cell(file, chunk, table, number) == (STORED[number],)
 
@@ -97,8 +107,7 @@ def test_an_offset_index_that_is_wrong_is_not_believed(tmp_path: Path, place: st
 def test_a_damaged_page_costs_its_rows_alone(tmp_path: Path) -> None:
     path = write_pages(tmp_path / "a.parquet", write_page_checksum=True)
     with opened(path) as file:
-        table = locate_pages(file, science(build_index(file)).chunks[0])
-    assert table is not None
+        table = located(file, science(build_index(file)).chunks[0])
     content = bytearray(path.read_bytes())
     content[int(table.offsets[2]) + 5_000] ^= 1
     path.write_bytes(content)
@@ -116,8 +125,7 @@ def test_a_damaged_page_costs_its_rows_alone(tmp_path: Path) -> None:
 def test_a_header_that_cannot_be_read_leaves_the_pages_before_it(tmp_path: Path) -> None:
     path = write_pages(tmp_path / "a.parquet")
     with opened(path) as file:
-        table = locate_pages(file, science(build_index(file)).chunks[0])
-    assert table is not None
+        table = located(file, science(build_index(file)).chunks[0])
     content = bytearray(path.read_bytes())
     start = int(table.offsets[4])
     content[start : start + 20] = b"\xff" * 20
@@ -148,19 +156,17 @@ def test_bytes_that_are_no_longer_those_mapped_are_noticed(tmp_path: Path) -> No
 def test_a_page_is_cut_anywhere_without_a_wrong_answer(tmp_path: Path) -> None:
     with opened(write_pages(tmp_path / "a.parquet")) as file:
         chunk = science(build_index(file)).chunks[0]
-        table = locate_pages(file, chunk)
-        assert table is not None
+        table = located(file, chunk)
         stored = file.read_at(int(table.sizes[0]), int(table.offsets[0]))
     for length in [*range(0, 60), *range(60, len(stored), 997)]:
         with pytest.raises(MISTAKEN):
-            open_page(stored[:length], chunk)
+            open_page(stored[:length], chunk, 10, 1 << 30)
 
 
 def test_a_map_agrees_with_the_cells_and_knows_every_block(tmp_path: Path) -> None:
     with opened(write_pages(tmp_path / "a.parquet")) as file:
         chunk = science(build_index(file)).chunks[0]
-        table = locate_pages(file, chunk)
-        assert table is not None
+        table = located(file, chunk)
         cells = map_cells(file, chunk, table)
     assert cells is not None
     assert list(cells.cell_lengths) == [len(stored) for stored in STORED]

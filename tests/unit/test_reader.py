@@ -87,7 +87,7 @@ PAGE_BYTES = 1_500_000
 def test_a_warm_stamp_is_one_read_of_one_page(tmp_path: Path, page_index: bool) -> None:
     rows = write_large(tmp_path / "a.parquet", write_page_index=page_index)
     with open_reader(tmp_path) as reader:
-        ask(reader, "a.parquet", candid=rows[0]["candid"])
+        ask(reader, "a.parquet", candid=rows[399]["candid"])
         for number in (0, 99, 100, 250, 399):
             with counted() as count:
                 alert = ask(reader, "a.parquet", candid=rows[number]["candid"])

@@ -348,6 +348,9 @@ def _add_operations(app: Flask, reader: Reader) -> None:
 
     @app.get("/metrics")
     def metrics_() -> Response:
+        # For operators: nobody who comes through a proxy gets it, however it is spelled.
+        if "X-Forwarded-For" in request.headers or "Forwarded" in request.headers:
+            raise RouteNotFound("there is nothing here; the page at / says what there is")
         return Response(metrics.exposition(), content_type=metrics.MEDIA_TYPE)
 
     @app.get("/openapi.json")

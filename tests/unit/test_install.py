@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import configparser
+import http.client
 import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -365,7 +367,157 @@ def test_what_nginx_refuses_is_worded_as_the_service_would(front: Front) -> None
     assert problem(requests.get(f"{url}?a={'x' * 9000}")) == (414, "address_too_long")
     assert problem(requests.get(url, headers={"X-Long": "x" * 9000})) == (400, "malformed_http")
     assert problem(requests.request("TRACE", url)) == (405, "method_not_allowed")
-    assert problem(requests.get(f"{front.address}/metrics")) == (404, "route_not_found")
+
+
+def metrics_spellings() -> list[str]:
+    """Return ways to write /metrics: what routes, servers and proxies are known to take for it."""
+    plain = [
+        "/metrics",
+        "//metrics",
+        "///metrics//",
+        "/./metrics",
+        "/x/../metrics",
+        "/metrics/x/..",
+    ]
+    letters = [
+        "/metrics"[:n] + f"%{ord(c):02x}" + "/metrics"[n + 1 :] for n, c in enumerate("/metrics")
+    ]
+    encoded = [
+        "".join(f"%{ord(c):02X}" for c in "/metrics"),
+        "/%2e/metrics",
+        "/x/%2e%2e/metrics",
+        "/%256detrics",
+    ]
+    starts = [
+        *plain,
+        *letters,
+        *encoded,
+        "/METRICS",
+        "/Metrics",
+        "/metrics/metrics",
+        "/healthz/../metrics",
+    ]
+    starts += [
+        "/api/v1/cutouts/batch/../../../../metrics",
+        "/api/v1/cutouts/batch%2f..%2f..%2f..%2f..%2fmetrics",
+    ]
+    ends = [
+        "",
+        "/",
+        "//",
+        "%2f",
+        "%2F%2F",
+        "/.",
+        "/%2e",
+        "?x=1",
+        "/?x",
+        ";x",
+        "/;x",
+        "#x",
+        "%23",
+        "%3f",
+        "%20",
+        "%09",
+        "%00",
+        "%0a",
+        ".",
+    ]
+    return [start + end for start in starts for end in ends]
+
+
+def status_and_body(address: str, target: str) -> tuple[int, bytes]:
+    """Ask for an address exactly as it is spelled, which clients do not."""
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=20)
+    with closing(connection):
+        connection.putrequest("GET", target)
+        connection.endheaders()
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+
+def test_operators_metrics_have_no_spelling_that_passes(
+    sample_archive: SampleArchive, tmp_path: Path
+) -> None:
+    spelled = [*metrics_spellings(), "http://x/metrics", "http://x//metrics/"]
+    conf = CONF.replace("rate=100r/s", "rate=10000r/s")
+    without = re.sub(r"location ~\* \^/metrics \{[^}]*\}", "", conf)
+    assert "metrics" not in re.sub(r"#.*", "", without)
+    for number, site in enumerate((conf, without)):  # nginx and the service, each by itself
+        (tmp_path / str(number)).mkdir()
+        with running_front(sample_archive, tmp_path / str(number), site) as front:
+            direct = [status_and_body(front.service.address, target)[0] for target in spelled]
+            assert direct.count(200) > 20
+            for target in spelled:
+                status, body = status_and_body(front.address, target)
+                assert (target, status) in ((target, 404), (target, 400), (target, 308))
+                assert b"cutout_requests_total" not in body
+
+
+def test_slow_senders_are_not_noticed_through_nginx(front: Front) -> None:
+    port = int(front.address.rpartition(":")[2])
+    post = b"POST /api/v1/cutouts HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+    with ExitStack() as stack:
+        slow = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+            for _ in range(200)
+        ]
+        for number, client in enumerate(slow):
+            # Bodies of one address count as its requests, and are refused beyond 32.
+            client.sendall(post if number < 20 else b"GET /healthz HTTP/1.1\r\nX: y")
+        for _ in range(5):
+            for client in slow:
+                client.sendall(b"a")
+            for row in range(3):
+                assert requests.get(front.cutout(row, "FITS"), timeout=5).status_code == 200
+
+
+def test_one_address_is_answered_so_many_requests_at_a_time(
+    sample_archive: SampleArchive, tmp_path: Path
+) -> None:
+    post = b"POST /api/v1/cutouts HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+    with running_front(sample_archive, tmp_path) as front, ExitStack() as stack:
+        port = int(front.address.rpartition(":")[2])
+        for _ in range(32):
+            client = socket.create_connection(("127.0.0.1", port), timeout=20)
+            stack.enter_context(client).sendall(post)
+        for _ in range(100):  # until nginx has seen all of them
+            if (refused := requests.get(f"{front.address}/healthz")).status_code != 200:
+                break
+            time.sleep(0.05)
+        assert problem(refused) == (429, "too_many_requests")
+
+
+def test_a_long_table_for_a_slow_client_takes_little_of_the_disk(tmp_path: Path) -> None:
+    archive = SampleArchive(tmp_path / "archive")
+    (tmp_path / "nginx").mkdir()
+    name = f"{NIGHT}/part-00000.snappy.parquet"
+    archive.write(name, [ztf_alert(n, "ZTF24aaaaaaa") for n in range(1_000)], ZTF_SCHEMA)
+    uri = f"file://{archive.folder}"
+    made = catalogued(settings.Settings(archive=settings.Archive(uri=uri)))
+    catalog = {"CUTOUT_API_CATALOG_URL": made.catalog.url}
+    with running_front(archive, tmp_path / "nginx", **catalog) as front:
+        url = f"{front.address}/api/v1/objects?objectId=ZTF24aaaaaaa&withcutouts=True"
+        with requests.get(url, stream=True, timeout=20) as answer:
+            largest, last = 0, -1
+            while largest > last:  # until nothing more is taken from the service
+                last = largest
+                time.sleep(1)
+                largest = max(largest, temporary_bytes(tmp_path / "nginx" / "pid"))
+            assert 8 << 20 < largest <= 17 << 20
+            rest = sum(len(piece) for piece in answer.iter_content(1 << 20))
+    assert rest > 3 * largest
+
+
+def temporary_bytes(pid_file: Path) -> int:
+    """Return the size of the files without a name that nginx has open."""
+    master = pid_file.read_text().strip()
+    children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+    found = [file for pid in children for file in Path(f"/proc/{pid}/fd").iterdir()]
+    return sum(
+        f.stat().st_size
+        for f in found
+        if os.readlink(f).endswith("(deleted)") and "proxy" in os.readlink(f)
+    )
 
 
 def test_a_batch_passes_as_it_is_made(front: Front) -> None:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import orjson
-from astropy.io import fits
 from PIL import Image
 
 from .epochs import Alert
 from .errors import PictureTooLarge, StampMissing
+from .hdus import EMPTY_PRIMARY, drop_structure, mend_cards, rewrite_hdu, set_card
 from .labels import to_rgb
 from .panels import FRAME_MILLISECONDS, Layout, arrange_sheet, draw_epochs, draw_panels
 from .recipe import describe_panels, exif, explain, png_chunks
 from .render import Picture
-from .stamp import Stamp, open_fits
+from .stamp import Stamp, seek_image
 from .views import Pixels, read_view, write_view
 
 Recipe = dict[str, Any]
@@ -118,13 +117,10 @@ def write_fits(shot: Alert, layout: Layout) -> bytes:
     files = [write_view(stamp, layout.survey, layout.view, shot.entry) for stamp in shot.stamps]
     if len(files) == 1:
         return files[0]
-    merged = fits.HDUList([fits.PrimaryHDU()])
-    buffer = io.BytesIO()
-    with ExitStack() as opened:
-        for stamp, content in zip(shot.stamps, files, strict=True):
-            merged.extend(_extensions(Stamp(stamp.kind, content), opened))
-        merged.writeto(buffer, output_verify="silentfix+ignore")
-    return buffer.getvalue()
+    parts = [EMPTY_PRIMARY]
+    for stamp, content in zip(shot.stamps, files, strict=True):
+        parts += _extensions(Stamp(stamp.kind, content, stamp.limits))
+    return b"".join(parts)
 
 
 def write_fits_of_epochs(alerts: Sequence[Alert], layout: Layout) -> bytes:
@@ -134,43 +130,41 @@ def write_fits_of_epochs(alerts: Sequence[Alert], layout: Layout) -> bytes:
     ALERTID (text, since it exceeds what many readers take for an integer), ALERTMJD and TIMESYS
     tell which alert it is.
     """
-    merged = fits.HDUList([fits.PrimaryHDU()])
-    buffer = io.BytesIO()
-    with ExitStack() as opened:
-        for version, alert in enumerate(alerts, 1):
-            for stamp in alert.stamps:
-                content = write_view(stamp, layout.survey, layout.view, alert.entry)
-                for part in _extensions(Stamp(stamp.kind, content), opened):
-                    part.ver = version
-                    if alert.alert_id is not None:
-                        part.header["ALERTID"] = (str(alert.alert_id), "alert id")
-                    if alert.time is not None:
-                        mjd = alert.time - layout.survey.mjd_offset
-                        part.header["ALERTMJD"] = (mjd, "time of the alert")
-                        part.header["TIMESYS"] = layout.survey.time_scale.upper()
-                    merged.append(part)
-        merged.writeto(buffer, output_verify="silentfix+ignore")
-    return buffer.getvalue()
+    parts = [EMPTY_PRIMARY]
+    for version, alert in enumerate(alerts, 1):
+        cards: list[tuple[str, Any, str]] = [("EXTVER", version, "number of the alert")]
+        if alert.alert_id is not None:
+            cards.append(("ALERTID", str(alert.alert_id), "alert id"))
+        if alert.time is not None:
+            mjd = alert.time - layout.survey.mjd_offset
+            cards.append(("ALERTMJD", mjd, "time of the alert"))
+            cards.append(("TIMESYS", layout.survey.time_scale.upper(), ""))
+        for stamp in alert.stamps:
+            content = write_view(stamp, layout.survey, layout.view, alert.entry)
+            parts += _extensions(Stamp(stamp.kind, content, stamp.limits), cards)
+    return b"".join(parts)
 
 
-def _extensions(stamp: Stamp, opened: ExitStack) -> Iterator[fits.ImageHDU]:
-    """Yield every HDU of a stamp as an extension: SCIENCE, SCIENCE_UNCERT, ..."""
-    # Scaling is undone by whoever opens the file, not here.
-    hdus = opened.enter_context(open_fits(stamp, scaled=False))
-    for number, hdu in enumerate(hdus):
-        name = stamp.kind.upper() + (f"_{hdu.name or number}" if number else "")
-        part = _as_extension(hdu) if number == 0 else hdu
-        part.name = name
-        yield part
+def _extensions(stamp: Stamp, cards: Sequence[tuple[str, Any, str]] = ()) -> Iterator[bytes]:
+    """Yield every HDU of a stamp as an extension, its image first: SCIENCE, SCIENCE_UNCERT, ...
+
+    Their data are those that are stored, byte for byte; of the cards, those that are not valid
+    are mended, and the checksums are left out.
+    """
+    image = seek_image(stamp)
+    first = 0 if image is None else image.number
+    for hdu in sorted(stamp.hdus, key=lambda hdu: hdu.number != first):
+        name = stamp.kind.upper()
+        if hdu.number != first:
+            name += f"_{hdu.name or hdu.number}"
+        header = drop_structure(mend_cards(hdu.cards))
+        for keyword, value, comment in (("EXTNAME", name[:LONGEST_NAME], ""), *cards):
+            header = set_card(header, keyword, value, comment)
+        yield rewrite_hdu(hdu, header, primary=False)
 
 
-def _as_extension(hdu: fits.PrimaryHDU) -> fits.ImageHDU:
-    """Return a primary image as an extension; astropy drops the scale that it did not apply."""
-    part = fits.ImageHDU(hdu.data, hdu.header.copy(strip=True))
-    for keyword in ("BSCALE", "BZERO", "BLANK"):
-        if keyword in hdu.header:
-            part.header[keyword] = hdu.header[keyword]
-    return part
+LONGEST_NAME = 68
+"""Characters of a string in one card."""
 
 
 # --- pictures ----------------------------------------------------------------------------------

@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 
 from .epochs import Alert, Entry
 from .errors import FactMissing
+from .hdus import WARNINGS, Hdu
 from .panels import Layout, find_alert
+from .planes import Role
 from .recipe import SOFTWARE, describe_entry, north_angle
-from .stamp import WARNINGS, Stamp, open_fits, read_pixels
+from .stamp import Stamp, find_image, find_layout, find_shape, read_pixels
 from .surveys import Survey
-from .wcs import find_sky_matrix, find_wcs, has_position, pixel_scale
+from .views import find_planes
+from .wcs import find_sky_matrix, find_wcs, has_position, pixel_scale, read_header
 
 APERTURE = 5
 _SATURATED_PIXELS = 4
@@ -58,19 +61,21 @@ def describe_stamp(stamp: Stamp, entry: Entry | None, layout: Layout) -> dict[st
     """Return header, WCS, shape, and what is measured in the image of one stamp."""
     pixels = np.asarray(read_pixels(stamp), np.float64)
     shape = (pixels.shape[0], pixels.shape[1])
-    with open_fits(stamp) as hdus:
-        header = hdus[0].header.copy()
-        planes = [
-            {"name": hdu.name or None, "shape": [int(n) for n in hdu.shape]} for hdu in hdus[1:]
-        ]
+    image = find_image(stamp)
+    header = read_header(stamp)
     place = find_alert(stamp, shape, entry, layout)
     found = {
         "kind": stamp.kind,
         "bytes": len(stamp.fits),
         "shape": list(shape),
         "unit": _value(header.get("BUNIT")),
+        "hdu": {"number": image.number, "name": image.name or None},
         "header": _cards(header),
-        "planes": planes,
+        "planes": [
+            _plane(hdu, role)
+            for hdu, role in find_planes(stamp, layout.survey)
+            if hdu.number != image.number
+        ],
         "wcs": describe_wcs(stamp, header, layout.survey, entry),
         **measure(pixels, place, header),
     }
@@ -81,17 +86,28 @@ def describe_stamp(stamp: Stamp, entry: Entry | None, layout: Layout) -> dict[st
     return found
 
 
+def _plane(hdu: Hdu, role: Role) -> dict[str, Any]:
+    found = find_layout(hdu)
+    axes = hdu.axes if found is None else found[1]
+    return {
+        "hdu": hdu.number,
+        "name": hdu.name or None,
+        "is": str(role) if find_shape(hdu) else None,
+        "shape": list(axes[::-1]),
+    }
+
+
 def _cards(header: fits.Header) -> list[dict[str, Any]]:
     with WARNINGS, warnings.catch_warnings(action="ignore"):
         return [_card(card) for card in header.cards]
 
 
 def _card(card: fits.Card) -> dict[str, Any]:
-    try:
-        value, comment = card.value, card.comment
-    except (ValueError, fits.VerifyError):  # a card that cannot be taken apart
-        value, comment = card.image[8:].strip(), ""
-    return {"keyword": card.keyword, "value": _value(value), "comment": str(comment)}
+    return {
+        "keyword": card.keyword,
+        "value": _value(card.value),
+        "comment": str(card.comment),
+    }
 
 
 def _value(value: Any) -> Any:

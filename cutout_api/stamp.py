@@ -1,40 +1,37 @@
-"""A stamp: one kind of one alert, as FITS bytes; unpacking it; its pixels."""
+"""A stamp: one kind of one alert, as FITS bytes; unpacking it; its planes; its pixels."""
 
 from __future__ import annotations
 
 import io
 import math
 import re
-import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from astropy.io import fits
-from isal import igzip_lib, isal_zlib
 from numpy.typing import NDArray
 
+from . import gunzip, hdus, tiles
 from .errors import StampTooLarge, StampUnreadable
+from .gunzip import inflate
+from .hdus import (
+    BLOCK,
+    CARD,
+    MOST_HEADER_BYTES,
+    Cards,
+    Hdu,
+    drop_structure,
+    iterate_hdus,
+    make_card,
+    mend_cards,
+    write_image,
+)
+from .planes import Role, find_role
 
-BLOCK = 2880
-"""Bytes of a FITS block; headers and data fill whole ones. Source: FITS 4.0, section 3.1."""
-CARD = 80
-WARNINGS = threading.RLock()
-_GZIP_MAGIC = b"\x1f\x8b"
-_GZIP_WINDOW = 31  # zlib's way of saying: expect a gzip header and check its CRC
-MAX_AXES = 999
-_COUNTS = re.compile(rb"(NAXIS\d*|PCOUNT|GCOUNT|TFIELDS) *= *([+-]?\d+)")
-_INTEGER = re.compile(rb" *([+-]?\d+) *(?:/|$)")
-
-
-@dataclass(frozen=True)
-class Stamp:
-    """The uncompressed FITS file of one kind, exactly as the survey made it."""
-
-    kind: str
-    fits: bytes
+WARNINGS = hdus.WARNINGS
+_INTEGER = re.compile(rb" *([+-]?\d{1,19}) *(?:/|$)")
 
 
 @dataclass(frozen=True)
@@ -45,42 +42,40 @@ class StampLimits:
     image_pixels: int
 
 
+DEFAULT_LIMITS = StampLimits(stamp_bytes=1 << 25, image_pixels=1 << 22)
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """The uncompressed FITS file of one kind, exactly as the survey made it."""
+
+    kind: str
+    fits: bytes
+    limits: StampLimits = DEFAULT_LIMITS
+    """Hold for the pixels of each plane, which are made only where they are asked for."""
+
+    @cached_property
+    def hdus(self) -> tuple[Hdu, ...]:
+        """Every HDU of the file; raises StampUnreadable for a damaged file."""
+        return tuple(iterate_hdus(self.fits))
+
+
 def unpack(kind: str, stored: bytes, limits: StampLimits) -> Stamp:
     """Return the stamp in ``stored``: a FITS file, gzipped or not, whatever the survey.
 
-    Raises StampUnreadable for bytes that are not gzip or not a whole FITS image, StampTooLarge.
+    The file need not hold an image: its bytes can be answered all the same. Raises StampUnreadable
+    for bytes that are not gzip or not a whole FITS file as far as its image, StampTooLarge.
     """
-    content = inflate(stored, limits.stamp_bytes) if stored[:2] == _GZIP_MAGIC else stored
+    is_gzip = stored[:2] == gunzip.MAGIC
+    content = inflate(stored, limits.stamp_bytes) if is_gzip else stored
     if len(content) > limits.stamp_bytes:
         raise StampTooLarge(f"the {kind} stamp exceeds {limits.stamp_bytes} bytes")
-    stamp = Stamp(kind, content)
-    check_image(stamp, limits)
+    stamp = Stamp(kind, content, limits)
+    if content[:6] != b"SIMPLE":
+        raise StampUnreadable(f"the {kind} stamp is not a FITS file")
+    if find_plain_image(content) is None:
+        seek_image(stamp)
     return stamp
-
-
-def inflate(stored: bytes, limit: int) -> bytes:
-    """Return what the gzip members in ``stored`` hold, ``limit`` bytes at most.
-
-    Raises StampUnreadable for a damaged or short member (the CRC is checked), StampTooLarge.
-    """
-    pieces: list[bytes] = []
-    room = limit
-    while stored:
-        member = isal_zlib.decompressobj(_GZIP_WINDOW)
-        try:
-            # One byte more than there is room for tells "too large" from "just fits".
-            piece = member.decompress(stored, room + 1)
-        except igzip_lib.IsalError as error:  # type: ignore[misc]  # its stub lacks the base
-            raise StampUnreadable("the stored stamp is damaged: its gzip is not valid") from error
-        room -= len(piece)
-        if room < 0:
-            raise StampTooLarge(f"the stamp exceeds {limit} bytes when inflated")
-        if not member.eof:
-            raise StampUnreadable("the stored stamp is cut short: its gzip does not end")
-        pieces.append(piece)
-        # Padding after the last member is allowed; gzip itself ignores zeros there.
-        stored = member.unused_data.lstrip(b"\0")
-    return b"".join(pieces)
 
 
 @dataclass(frozen=True)
@@ -98,18 +93,18 @@ class PlainImage:
 
 
 def find_plain_image(content: bytes) -> PlainImage | None:
-    """Return where the primary HDU's pixels are, or None for what astropy has to look at.
+    """Return where the primary HDU's pixels are, or None for what needs a closer look.
 
     Reads the few mandatory cards instead of the whole header: a hundredth of a millisecond
     where ``fits.open`` takes a quarter. Source: FITS 4.0, section 4.4.1.
     """
     values: dict[bytes, int] = {}
-    for start in range(0, len(content) - CARD + 1, CARD):
+    for start in range(0, min(len(content), MOST_HEADER_BYTES) - CARD + 1, CARD):
         keyword = content[start : start + 8].rstrip()
         if keyword == b"END":
             offset = math.ceil((start + CARD) / BLOCK) * BLOCK
             break
-        if keyword in (b"BSCALE", b"BZERO", b"BLANK"):
+        if keyword in _NOT_PLAIN:
             return None
         if keyword in (b"BITPIX", b"NAXIS", b"NAXIS1", b"NAXIS2"):
             number = _INTEGER.match(content[start + 10 : start + CARD])
@@ -127,93 +122,161 @@ def find_plain_image(content: bytes) -> PlainImage | None:
     return image
 
 
+# What scales the pixels, and what may say that they are another plane than the image.
+_NOT_PLAIN = frozenset((b"BSCALE", b"BZERO", b"BLANK", b"EXTNAME", b"UTYPE", b"GROUPS"))
 # Floats only: FITS integers are big-endian too, but small kinds are unsigned by convention.
 _DTYPES = {-32: ">f4", -64: ">f8"}
 
 
-def check_image(stamp: Stamp, limits: StampLimits) -> None:
-    """Raise unless the primary HDU holds a whole 2-D image of a size that is served."""
-    if stamp.fits[:6] != b"SIMPLE":
-        raise StampUnreadable(f"the {stamp.kind} stamp is not a FITS file")
-    image = find_plain_image(stamp.fits)
-    shape = image.shape if image else _shape_by_astropy(stamp)
-    if shape[0] * shape[1] > limits.image_pixels:
-        raise StampTooLarge(
-            f"the {stamp.kind} stamp has {shape[1]} x {shape[0]} pixels, "
-            f"more than {limits.image_pixels} in all"
-        )
-    if image is None:
-        _open_image(stamp)  # is all of it there?
+# --- which HDU is what -------------------------------------------------------------------------
+
+
+def find_layout(hdu: Hdu) -> tuple[int, tuple[int, ...]] | None:
+    """Return BITPIX and (NAXIS1, NAXIS2, ...) of the image in an HDU; None: it holds none."""
+    if hdu.is_compressed:
+        return tiles.find_layout(hdu)
+    return (hdu.integer("BITPIX") or 0, hdu.axes) if hdu.is_image else None
+
+
+def find_shape(hdu: Hdu) -> tuple[int, int] | None:
+    """Return (ny, nx) of a 2-D image, or of a cube that is one plane; None: it is neither."""
+    layout = find_layout(hdu)
+    if (
+        layout is None
+        or len(layout[1]) < 2
+        or 0 in layout[1]
+        or any(size != 1 for size in layout[1][2:])
+    ):
+        return None
+    return layout[1][1], layout[1][0]
+
+
+def seek_image(stamp: Stamp) -> Hdu | None:
+    """Return the HDU that is the stamp's image, or None where it holds none.
+
+    That is the first one that is a 2-D image, tile-compressed or not, and that no card of its own
+    calls a mask, an uncertainty or a PSF. Raises StampUnreadable for a file that is damaged before.
+    """
+    for hdu in iterate_hdus(stamp.fits):
+        if find_shape(hdu) and find_role(hdu.name, hdu.text("UTYPE")) is Role.IMAGE:
+            return hdu
+    return None
+
+
+def find_image(stamp: Stamp) -> Hdu:
+    """Return the HDU that is the stamp's image; raises StampUnreadable where there is none."""
+    found = seek_image(stamp)
+    if found is None:
+        raise StampUnreadable(f"the {stamp.kind} stamp holds no 2-D image")
+    return found
+
+
+# --- headers -----------------------------------------------------------------------------------
+
+
+def image_cards(hdu: Hdu) -> Cards:
+    """Return the mended cards of an image: its own, or those that the table keeps for it."""
+    mended = mend_cards(hdu.cards)
+    layout = tiles.find_layout(hdu) if hdu.is_compressed else None
+    if layout is None:
+        return mended
+    bitpix, axes = layout
+    structure = [
+        make_card("XTENSION", "IMAGE"),
+        make_card("BITPIX", bitpix),
+        make_card("NAXIS", len(axes)),
+        *(make_card(f"NAXIS{number}", size) for number, size in enumerate(axes, 1)),
+    ]
+    return [*structure, *drop_table(drop_structure(mended))]
+
+
+_TABLE = re.compile(
+    rb"(?:TTYPE|TFORM|TUNIT|TNULL|TSCAL|TZERO|TDISP|TDIM|TBCOL|ZNAXIS|ZTILE|ZNAME|ZVAL)\d*|THEAP"
+    rb"|Z(?:IMAGE|CMPTYPE|BITPIX|BLANK|SCALE|ZERO|QUANTIZ|DITHER0|MASKCMP|SIMPLE|TENSION|EXTEND"
+    rb"|BLOCKED|PCOUNT|GCOUNT|HECKSUM|DATASUM)"
+)
+
+
+def drop_table(cards: Cards) -> list[bytes]:
+    """Return the cards without those of a table of tiles."""
+    return [card for card in cards if not _TABLE.fullmatch(card[:8].rstrip())]
+
+
+# --- pixels ------------------------------------------------------------------------------------
 
 
 def read_pixels(stamp: Stamp) -> NDArray[np.generic]:
-    """Decode the primary HDU's image.
+    """Decode the stamp's image.
 
     Returns a native, contiguous array of shape (ny, nx) in the survey's own units, row 0 as
     FITS stores it first; float32 for both surveys, masked pixels NaN. Images that are stored
-    otherwise (integers, scaled) come out as astropy reads them.
+    otherwise (integers, scaled, compressed) come out as astropy reads them.
 
-    Raises StampUnreadable if there is no 2-D image. Source: FITS 4.0, section 3.3.
+    Raises StampUnreadable if there is no 2-D image, StampTooLarge. Source: FITS 4.0, section 3.3.
     """
     image = find_plain_image(stamp.fits)
     if image is None:
-        return _open_image(stamp)
+        return read_plane(stamp, find_image(stamp))
+    _check_size(stamp, image.shape)
     stored = np.frombuffer(
         stamp.fits, _DTYPES[image.bitpix], image.shape[0] * image.shape[1], image.offset
     )
     return stored.astype(stored.dtype.newbyteorder("="), copy=True).reshape(image.shape)
 
 
-@contextmanager
-def open_fits(stamp: Stamp, *, scaled: bool = True) -> Iterator[fits.HDUList]:
-    """Open the stamp with astropy, forgiving ZTF's first card (``T`` at the wrong column).
+def read_plane(stamp: Stamp, hdu: Hdu) -> NDArray[np.generic]:
+    """Decode the 2-D image in one HDU of a stamp, as ``read_pixels`` does."""
+    shape, layout = find_shape(hdu), find_layout(hdu)
+    if shape is None or layout is None:
+        raise StampUnreadable(
+            f"HDU {hdu.number} of the {stamp.kind} stamp{_called(hdu)} is not a 2-D image"
+        )
+    _check_size(stamp, shape)
+    bitpix = layout[0]
+    if hdu.is_compressed:
+        stored = tiles.decode_tiles(hdu, bitpix, shape)
+    else:
+        stored = np.frombuffer(hdu.data, _STORED[bitpix]).reshape(shape)
+    if any(keyword in hdu for keyword in _SCALE):
+        return _apply_scale(stamp, hdu, stored, bitpix)
+    return np.ascontiguousarray(stored, stored.dtype.newbyteorder("="))
 
-    ``scaled`` False leaves BSCALE and BZERO to whoever opens what is made of it.
-    Raises StampUnreadable for anything that astropy finds wrong inside the block.
-    """
-    _refuse_endless(stamp)
+
+_STORED = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+_SCALE = ("BSCALE", "BZERO", "BLANK")
+
+
+def _called(hdu: Hdu) -> str:
+    return f" ({hdu.name})" if hdu.name else ""
+
+
+def _check_size(stamp: Stamp, shape: tuple[int, int]) -> None:
+    most = stamp.limits.image_pixels
+    if shape[0] * shape[1] > most:
+        raise StampTooLarge(
+            f"the {stamp.kind} stamp has {shape[1]} x {shape[0]} pixels, more than {most} in all"
+        )
+
+
+def _apply_scale(
+    stamp: Stamp, hdu: Hdu, stored: NDArray[np.generic], bitpix: int
+) -> NDArray[np.generic]:
+    """Return the pixels with BSCALE, BZERO and BLANK applied, by astropy."""
+    names = tuple(name.encode().ljust(8) for name in _SCALE)
+    cards = [card for card in mend_cards(hdu.cards) if card[:8] in names]
+    content = write_image(bitpix, stored.shape[::-1], cards, stored.tobytes(), primary=True)
     try:
-        # Python's warning filters belong to the process, so one thread at a time changes them.
         with (
             WARNINGS,
             warnings.catch_warnings(action="ignore"),
-            fits.open(
-                io.BytesIO(stamp.fits),
-                ignore_missing_simple=True,
-                memmap=False,
-                lazy_load_hdus=False,
-                do_not_scale_image_data=not scaled,
-            ) as hdus,
+            np.errstate(all="ignore"),
+            fits.open(io.BytesIO(content), memmap=False) as opened,
         ):
-            yield hdus
-    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        # astropy raises all of these on damaged headers.
-        raise StampUnreadable(f"the {stamp.kind} stamp is not a readable FITS file") from error
-    except (fits.VerifyError, ArithmeticError, MemoryError, RecursionError) as error:
-        raise StampUnreadable(f"the {stamp.kind} stamp is not a readable FITS file") from error
-
-
-def _refuse_endless(stamp: Stamp) -> None:
-    """Raise StampUnreadable for a header that would keep astropy busy for ever."""
-    for found in _COUNTS.finditer(stamp.fits):
-        name, number = found.group(1), int(found.group(2))
-        most = MAX_AXES if name in (b"NAXIS", b"TFIELDS") else 2**63
-        if found.start() % CARD == 0 and not 0 <= number <= most:
-            raise StampUnreadable(f"the {stamp.kind} stamp's header has an impossible size")
-
-
-def _shape_by_astropy(stamp: Stamp) -> tuple[int, int]:
-    """Return (ny, nx) from the header, before anything of that size is made."""
-    with open_fits(stamp) as hdus:
-        shape = hdus[0].shape
-        if len(shape) != 2 or min(shape) < 1:
-            raise StampUnreadable(f"the {stamp.kind} stamp holds no 2-D image")
-        return int(shape[0]), int(shape[1])
-
-
-def _open_image(stamp: Stamp) -> NDArray[np.generic]:
-    with open_fits(stamp) as hdus:
-        data = hdus[0].data
-        if data is None or data.ndim != 2 or data.size == 0:
-            raise StampUnreadable(f"the {stamp.kind} stamp holds no 2-D image")
-        return np.ascontiguousarray(data, dtype=data.dtype.newbyteorder("="))
+            data = opened[0].data
+    except (ValueError, TypeError, KeyError, ArithmeticError, OSError, fits.VerifyError) as error:
+        raise StampUnreadable(
+            f"the {stamp.kind} stamp's BSCALE, BZERO or BLANK is not a number"
+        ) from error
+    if data.dtype.kind not in "fiu":
+        raise StampUnreadable(f"the {stamp.kind} stamp's pixels are not numbers")
+    return np.ascontiguousarray(data, data.dtype.newbyteorder("="))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import io
+import subprocess
+import time
 import zlib
 
 import numpy as np
@@ -36,6 +39,36 @@ def test_several_gzip_members_and_padding_are_read_as_gzip_reads_them() -> None:
     assert inflate(stored, len(content)) == content
 
 
+@pytest.mark.parametrize("garbage", [b"\r\n", b"\n", b"x" * 3000, b"\0\0\r\n", b"\x1f", b"\x1fno"])
+def test_bytes_after_the_gzip_are_ignored_as_gzip_ignores_them(garbage: bytes) -> None:
+    content = ztf_fits(pixels(1))
+    stored = gzip.compress(content) + garbage
+    ended = subprocess.run(["gzip", "-dc"], input=stored, capture_output=True)
+    assert ended.stdout == content
+    assert ended.returncode == 2 or len(garbage) == 1  # 2 is a warning
+    assert unpack("Science", stored, LIMITS).fits == content
+
+
+@pytest.mark.parametrize("rest", [b"\x1f\x8b", b"\x1f\x8b\x08garbage", gzip.compress(b"x")[:-3]])
+def test_a_further_member_that_is_broken_is_no_garbage(rest: bytes) -> None:
+    stored = gzip.compress(ztf_fits(pixels(1))) + rest
+    ended = subprocess.run(["gzip", "-dc"], input=stored, capture_output=True)
+    assert ended.returncode == 1
+    with pytest.raises(StampUnreadable, match="gzip"):
+        unpack("Science", stored, LIMITS)
+
+
+def test_very_many_gzip_members_are_refused_in_linear_time() -> None:
+    content = ztf_fits(pixels(1))
+    some = b"".join(gzip.compress(content[at : at + 100]) for at in range(0, len(content), 100))
+    assert inflate(some, len(content)) == content
+    many = gzip.compress(b"") * 400_000  # 8 MB; each cost a copy of the rest, 100 s in all
+    started = time.process_time()
+    with pytest.raises(StampUnreadable, match="more than 1000 gzip members"):
+        inflate(many, 10**6)
+    assert time.process_time() - started < 2
+
+
 def test_a_stamp_may_fill_the_limit_and_not_one_byte_more() -> None:
     stored = gzip.compress(bytes(1000))
     assert inflate(stored, 1000) == bytes(1000)
@@ -52,8 +85,9 @@ def test_a_bomb_is_refused_before_it_is_inflated() -> None:
 
 
 def test_an_image_of_too_many_pixels_is_refused() -> None:
+    stamp = unpack("Science", ztf_fits(pixels(1, (100, 120))), LIMITS)  # its file can be answered
     with pytest.raises(StampTooLarge, match="120 x 100"):
-        unpack("Science", ztf_fits(pixels(1, (100, 120))), LIMITS)
+        read_pixels(stamp)
 
 
 @pytest.mark.parametrize("length", [*range(0, 40, 3), 100, 1000, 5000])
@@ -125,13 +159,14 @@ def test_scaled_images_are_read_scaled() -> None:
         fits.PrimaryHDU(np.zeros(5, np.float32)),
     ],
 )
-def test_anything_but_a_2d_image_is_unreadable(hdu: fits.PrimaryHDU) -> None:
-    import io
-
+def test_anything_but_a_2d_image_is_a_file_without_pixels(hdu: fits.PrimaryHDU) -> None:
     buffer = io.BytesIO()
     hdu.writeto(buffer)
-    with pytest.raises(StampUnreadable):
-        unpack("Science", buffer.getvalue(), LIMITS)
+    stamp = unpack("Science", buffer.getvalue(), LIMITS)
+    layout = Layout(LSST, False, Rendering(), 10_000)
+    assert format_stamps(Alert([stamp]), "FITS", layout)[0] == buffer.getvalue()
+    with pytest.raises(StampUnreadable, match="no 2-D image"):
+        read_pixels(stamp)
 
 
 @pytest.mark.timeout(20)

@@ -41,6 +41,7 @@ from .fetch import (
     Session,
     service_error,
 )
+from .planes import Role, find_role
 from .surveys import KINDS, SURVEYS, Key, Survey
 
 if TYPE_CHECKING:
@@ -554,12 +555,14 @@ class Cutout(_Shown):
 
     @property
     def header(self) -> fits.Header:
-        return self.hdul[0].header
+        """That of the image, whose HDU is not the first one of every file."""
+        return _find_image(self.hdul).header
 
     @cached_property
     def array(self) -> NDArray[np.float32]:
         """The pixels, float32 of shape (ny, nx), row 0 first as FITS has it, NaN where masked."""
-        return np.ascontiguousarray(_open(self.fits)[0].data, np.float32)
+        data = _find_image(_open(self.fits)).data
+        return np.ascontiguousarray(data.reshape(data.shape[-2:]), np.float32)
 
     @property
     def wcs(self) -> WCS:
@@ -570,7 +573,7 @@ class Cutout(_Shown):
         from astropy.wcs import WCS, FITSFixedWarning
 
         if self._wcs is None:
-            header = _open(self._found.ask(self.kind, "FITS", wcs="fix"))[0].header
+            header = _find_image(_open(self._found.ask(self.kind, "FITS", wcs="fix"))).header
             with _WARNINGS, warnings.catch_warnings():
                 warnings.simplefilter("ignore", FITSFixedWarning)
                 self._wcs = WCS(header, naxis=2)
@@ -665,6 +668,17 @@ def _open(content: bytes, *, scaled: bool = True) -> fits.HDUList:
         except (OSError, ValueError, TypeError) as error:
             raise _not_fits("the FITS file that was answered cannot be read") from error
     return hdus
+
+
+def _find_image(hdus: fits.HDUList) -> Any:
+    """Return the HDU that the service takes for the image of a stamp."""
+    for hdu in hdus:
+        cards = hdu.header
+        role = find_role(str(cards.get("EXTNAME", "")), str(cards.get("UTYPE", "")))
+        flat = hdu.is_image and len(hdu.shape) >= 2 and set(hdu.shape[:-2]) <= {1}
+        if flat and 0 not in hdu.shape and role is Role.IMAGE:
+            return hdu
+    raise _not_fits("the FITS file that was answered holds no 2-D image")
 
 
 def _not_fits(detail: str) -> ServiceError:

@@ -6,8 +6,6 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 
-from .hdus import Hdu
-
 
 class Role(StrEnum):
     """What the pixels of an HDU are."""
@@ -48,20 +46,19 @@ _BY_UNIT: Mapping[str, Role] = {
 }
 
 
-def find_role(hdu: Hdu, unit: str = "") -> Role:
-    """Return what the pixels of an HDU are by its own cards; ``unit`` is BUNIT of the image.
+def find_role(name: str, utype: str, bunit: str = "", image_unit: str = "") -> Role:
+    """Return what the pixels of an HDU are by its EXTNAME, UTYPE and BUNIT.
 
     A name that says what it is goes before BUNIT, which files often copy from the image. Where
     EXTNAME and UTYPE contradict each other it is UNKNOWN.
     """
-    named = _BY_NAME.get(hdu.name)
-    typed = _BY_UTYPE.get(hdu.text("UTYPE").upper())
+    named, typed = _BY_NAME.get(name.strip().upper()), _BY_UTYPE.get(utype.strip().upper())
     if typed is not None and named not in (None, Role.UNKNOWN, typed):
         return Role.UNKNOWN
     role = typed or named or Role.IMAGE
-    if role is Role.UNKNOWN and unit:
-        forms = {form.format(_bare(unit)): kind for form, kind in _BY_UNIT.items()}
-        return forms.get(_bare(hdu.text("BUNIT")), Role.UNKNOWN)
+    if role is Role.UNKNOWN and image_unit:
+        forms = {form.format(_bare(image_unit)): kind for form, kind in _BY_UNIT.items()}
+        return forms.get(_bare(bunit), Role.UNKNOWN)
     return role
 
 

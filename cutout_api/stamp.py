@@ -158,7 +158,7 @@ def seek_image(stamp: Stamp) -> Hdu | None:
     calls a mask, an uncertainty or a PSF. Raises StampUnreadable for a file that is damaged before.
     """
     for hdu in iterate_hdus(stamp.fits):
-        if find_shape(hdu) is not None and find_role(hdu) is Role.IMAGE:
+        if find_shape(hdu) and find_role(hdu.name, hdu.text("UTYPE")) is Role.IMAGE:
             return hdu
     return None
 

@@ -122,9 +122,11 @@ def find_planes(stamp: Stamp, survey: Survey) -> list[tuple[Hdu, Role]]:
     unit = image.text("BUNIT")
     found = []
     for hdu in stamp.hdus:
-        role = Role.IMAGE if hdu.number == image.number else find_role(hdu, unit)
-        says_nothing = not hdu.text("UTYPE") and not hdu.text("BUNIT")
-        if role is Role.UNKNOWN and says_nothing and hdu.name == survey.planes.get(VARIANCE):
+        utype, bunit = hdu.text("UTYPE"), hdu.text("BUNIT")
+        role = find_role(hdu.name, utype, bunit, unit)
+        if hdu.number == image.number:
+            role = Role.IMAGE
+        elif not utype and not bunit and hdu.name == survey.planes.get(VARIANCE):
             role = Role.VARIANCE
         found.append((hdu, role))
     return found

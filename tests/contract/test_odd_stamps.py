@@ -17,6 +17,7 @@ from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.test import TestResponse
 
+from cutout_api.client import Cutout, ServiceError, _Found
 from cutout_api.settings import Archive, Settings
 from cutout_api.web import create_app
 
@@ -206,3 +207,15 @@ def test_bytes_after_the_gzip_are_no_harm_and_a_cut_gzip_says_so(client: FlaskCl
     assert science(1).data == ztf_fits(IMAGE)
     assert science(2).status_code == 502
     assert "gzip" in json.loads(science(2).data)["detail"]
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_the_client_finds_the_same_image(what: str) -> None:
+    cutout = Cutout(_Found.__new__(_Found), "Science", ODD[what][0])
+    np.testing.assert_array_equal(cutout.array, IMAGE)
+    assert cutout.header["PC1_1"] == lsst_header()["PC1_1"]
+
+
+def test_the_client_says_of_a_file_without_an_image_that_it_has_none() -> None:
+    with pytest.raises(ServiceError, match="no 2-D image"):
+        _ = Cutout(_Found.__new__(_Found), "Science", TABLE).array

@@ -138,7 +138,7 @@ def layout(survey: Survey = LSST, view: View = AS_STORED) -> Layout:
     return Layout(survey, False, Rendering(), 10_000, view)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(files())
 def test_any_file_is_answered_and_its_image_is_what_astropy_reads(content: bytes) -> None:
     stamp = unpack("Science", content, LIMITS)
@@ -165,7 +165,7 @@ def _data_of(hdus: Sequence[Any]) -> list[bytes | None]:
     return [None if hdu.data is None else np.asarray(hdu.data).tobytes() for hdu in hdus]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(files(), files())
 def test_files_put_together_are_valid_and_keep_all_data(first: bytes, second: bytes) -> None:
     stamps = [Stamp("Science", first), Stamp("Template", second)]
@@ -189,7 +189,7 @@ VIEWS = [
 ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(files(), st.sampled_from(VIEWS), st.sampled_from((ZTF, LSST)))
 def test_what_any_view_changes_is_valid_and_its_checksums_are_right(
     content: bytes, view: View, survey: Survey
@@ -261,7 +261,7 @@ def with_cards(content: bytes, cards: Sequence[bytes]) -> bytes:
     return header.ljust(-(-len(header) // 2880) * 2880) + data
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(CARD_BYTES, max_size=6))
 def test_no_card_fails_an_answer_or_makes_an_invalid_file(cards: list[bytes]) -> None:
     cards = [card for card in cards if not card.startswith(b"END     ")]
@@ -296,7 +296,7 @@ def test_mended_cards_stay_as_they_are(cards: list[bytes]) -> None:
     assert b"".join(again) == text
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.sampled_from(("RICE_1", "GZIP_1", "GZIP_2", "NOCOMPRESS")),
     st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=8),

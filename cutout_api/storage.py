@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import io
 import math
 import os
@@ -21,7 +22,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self, TypeVar
 from urllib.parse import unquote
 
@@ -36,7 +37,7 @@ from .errors import (
     StorageUnavailable,
     shorten,
 )
-from .settings import Address, Settings, parse_address, parse_root
+from .settings import Settings, parse_address, parse_root
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -137,26 +138,124 @@ class ArrowDriver:
         return Status(info.path, is_folder, info.size or 0, info.mtime_ns or 0)
 
 
-class LocalDriver(ArrowDriver):
-    """This machine's file system."""
+class LeadsOutside(PermissionError):
+    """What a path of this machine names lies outside the folders that are served."""
+
+
+class LocalFile:
+    """A regular file of this machine."""
+
+    def __init__(self, descriptor: int, version: str) -> None:
+        self.version = version
+        self._descriptor = descriptor
+
+    def read_at(self, length: int, offset: int) -> bytes:
+        return os.pread(self._descriptor, length, offset)
+
+    def close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    __del__ = close
+
+
+class LocalDriver:
+    """This machine's file system, below some folders.
+
+    Links are followed. A path may lead elsewhere from one moment to the next, so it is opened
+    once, and then the kernel says where that lies which was opened.
+    """
+
+    def __init__(self, is_inside: Callable[[str], bool]) -> None:
+        self._is_inside = is_inside
 
     def status(self, path: str) -> Status:
-        info = os.stat(path)  # noqa: PTH116
-        is_folder = stat.S_ISDIR(info.st_mode)
-        version = f"{info.st_ino}-{info.st_ctime_ns}"
-        return Status(path, is_folder, info.st_size, info.st_mtime_ns, version)
+        return self._status(path, os.stat(path))  # noqa: PTH116
+
+    def resolve(self, path: str) -> Status:
+        """Return the status of what a path leads to, by its real path. Raises LeadsOutside."""
+        return self._status(*self._look(path))
 
     def list_folder(self, folder: str) -> list[Status]:
+        """Return the files and folders in it, without links that lead outside or nowhere."""
         found = []
-        with os.scandir(folder) as entries:
+        flags = os.O_RDONLY | os.O_DIRECTORY
+        with self._opened(folder, flags) as (descriptor, _), os.scandir(descriptor) as entries:
             for entry in entries:
+                path = posixpath.join(folder, entry.name)
                 try:
-                    if entry.is_dir() or entry.is_file():
-                        found.append(self.status(entry.path))
+                    if entry.is_symlink():
+                        info = self._look(path)[1]
+                    else:
+                        info = os.stat(entry.name, dir_fd=descriptor, follow_symlinks=False)
+                except LeadsOutside:
+                    continue
                 except OSError as error:  # gone meanwhile, or a link that leads nowhere
                     if not _says_nothing_is_there(error):
                         raise
+                    continue
+                if stat.S_ISDIR(info.st_mode) or stat.S_ISREG(info.st_mode):
+                    found.append(self._status(path, info))
         return found
+
+    def _look(self, path: str) -> tuple[str, os.stat_result]:
+        with self._opened(path, _O_PATH) as (descriptor, real):
+            return real, os.fstat(descriptor)
+
+    def open(self, path: str) -> LocalFile:
+        # Not to wait for the other end of what is a pipe.
+        with self._opened(path, os.O_RDONLY | os.O_NONBLOCK) as (descriptor, real):
+            info = os.fstat(descriptor)
+            if not stat.S_ISREG(info.st_mode):
+                raise FileNotFoundError(path)
+            return LocalFile(os.dup(descriptor), self._status(real, info).version)
+
+    @contextmanager
+    def _opened(self, path: str, flags: int) -> Iterator[tuple[int, str]]:
+        """Lend a descriptor of what a path leads to, and its real path."""
+        descriptor = os.open(path, flags | os.O_CLOEXEC)
+        try:
+            real = _place_of(descriptor)
+            if not self._is_inside(real):
+                raise LeadsOutside(path)
+            yield descriptor, real
+        finally:
+            os.close(descriptor)
+
+    @staticmethod
+    def _status(path: str, info: os.stat_result) -> Status:
+        version = f"{info.st_ino}-{info.st_ctime_ns}"
+        is_folder = stat.S_ISDIR(info.st_mode)
+        return Status(path, is_folder, info.st_size, info.st_mtime_ns, version)
+
+
+_O_PATH = getattr(os, "O_PATH", os.O_RDONLY)  # Linux alone has it: to look without reading
+
+
+def _place_of(descriptor: int) -> str:
+    """Return the path of what is open, as the kernel knows it.
+
+    Raises FileNotFoundError for what was removed.
+    """
+    if os.fstat(descriptor).st_nlink == 0:
+        raise FileNotFoundError(errno.ENOENT, "it was removed")
+    if hasattr(fcntl, "F_GETPATH"):  # macOS
+        return os.fsdecode(fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0"))
+    return os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115
+
+
+def _real_path(path: str) -> str | None:
+    try:
+        descriptor = os.open(path, _O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return _place_of(descriptor)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -215,23 +314,27 @@ class NativeDriver:
         return Status(info.path, info.isdir, info.length, info.modification_time * 1_000_000)
 
 
-def _connect_local(_address: Address, _user: str) -> Driver:
-    return LocalDriver(fs.LocalFileSystem())
+def _connect_local(archive: Archive) -> Driver:
+    return LocalDriver(archive.is_inside)
 
 
-def _connect_libhdfs(address: Address, user: str) -> Driver:
+def _connect_libhdfs(archive: Archive) -> Driver:
+    address = archive.address
     # Read once, when the JVM starts. Without -Xrs it takes the signals that stop a worker.
     os.environ.setdefault("LIBHDFS_OPTS", "-Xrs -Dslf4j.internal.verbosity=ERROR")
     return ArrowDriver(
-        fs.HadoopFileSystem(address.host, address.port, user=user, extra_conf=LIBHDFS_CLIENT)
+        fs.HadoopFileSystem(
+            address.host, address.port, user=archive.user, extra_conf=LIBHDFS_CLIENT
+        )
     )
 
 
-def _connect_native(address: Address, user: str) -> Driver:
+def _connect_native(archive: Archive) -> Driver:
     from hdfs_native import Client
 
+    address = archive.address
     # It takes the user from the environment alone, and again at each reconnection.
-    os.environ["HADOOP_USER_NAME"] = user
+    os.environ["HADOOP_USER_NAME"] = archive.user
     return NativeDriver(Client(f"hdfs://{address.host}:{address.port}", NATIVE_CLIENT))
 
 
@@ -253,7 +356,7 @@ def _keep_freed_memory() -> None:
         mallopt(_M_ARENA_MAX, _ARENAS)
 
 
-DRIVERS: dict[str, Callable[[Address, str], Driver]] = {
+DRIVERS: dict[str, Callable[[Archive], Driver]] = {
     "local": _connect_local,
     "libhdfs": _connect_libhdfs,
     "native": _connect_native,
@@ -395,6 +498,8 @@ class OpenFile:
                 raw = self._archive.driver.open(self.id.path)
             try:
                 # Only now: what was opened may be another file than the one looked at before.
+                if isinstance(raw, LocalFile) and raw.version != self.id.version:
+                    raise FileChanged(self.id.path)
                 self._archive.check_unchanged(self.id)
             except BaseException:
                 close_quietly(raw)
@@ -479,6 +584,8 @@ def storage_errors(path: str) -> Iterator[None]:
     """Turn what a driver raises into what a caller is told; host names stay in the log."""
     try:
         yield
+    except LeadsOutside as error:
+        raise PathForbidden(f"{file_name(path)} leads outside the archive") from error
     except PermissionError as error:
         raise PathForbidden(f"the service may not read {file_name(path)}") from error
     except DRIVER_ERRORS as error:
@@ -550,7 +657,7 @@ class Archive:
                 if self._driver is None or self._process != os.getpid():
                     self._open = OrderedDict()
                     _keep_freed_memory()
-                    self._driver = DRIVERS[self.driver_name](self.address, self.user)
+                    self._driver = DRIVERS[self.driver_name](self)
                     self._process = os.getpid()
         return self._driver
 
@@ -599,10 +706,9 @@ class Archive:
         if now - seen < self._recheck_seconds and len(files) == 1:
             return files[0]
         # Of a local file the path is the real one, which may not look to be below a root.
-        local = self.address.host is None
-        if not (self._is_inside(path) if local else self._is_below(path, self.roots)):
+        if self.address.host is not None and not self._is_below(path, self.roots):
             raise PathForbidden(f"{file_name(path)} is outside the folders that this service reads")
-        found = self._status(path).file_id
+        found = replace(self._resolve(path), path=path).file_id
         self._note_look(path, now, (found,))
         return found
 
@@ -614,7 +720,7 @@ class Archive:
         candidates = self.candidates(hdfs_path)
         for path in candidates:
             try:
-                status = self._status(self._within_roots(path, hdfs_path))
+                status = self._resolve(path)
             except ArchiveFileNotFound:
                 continue
             if not status.is_folder:
@@ -712,6 +818,12 @@ class Archive:
         with storage_errors(path):
             return self.driver.status(path)
 
+    def _resolve(self, path: str) -> Status:
+        """Return the status of what a path leads to, by its real path: HDFS has no links."""
+        driver = self.driver
+        with storage_errors(path):
+            return driver.resolve(path) if isinstance(driver, LocalDriver) else driver.status(path)
+
     def _files_below(self, folder: str, hdfs_path: str) -> tuple[FileId, ...]:
         found = []
         with storage_errors(folder):
@@ -725,8 +837,7 @@ class Archive:
                     )
         if not found:
             raise ArchiveFileNotFound(f"there is no parquet file in {shorten(hdfs_path)}")
-        inside = (status for status in found if self._is_inside(status.path))
-        return tuple(status.file_id for status in sorted(inside, key=lambda s: s.path))
+        return tuple(status.file_id for status in sorted(found, key=lambda s: s.path))
 
     def _walk(self, folder: str) -> Iterator[Status]:
         """Yield the parquet files below a folder, without Spark's bookkeeping.
@@ -738,12 +849,13 @@ class Archive:
         while folders:
             here, above = folders.pop()
             real = here if self.address.host is not None else os.path.realpath(here)
-            if real in above or not self._is_inside(real):
+            if real in above:
                 continue
             try:
                 listed = self.driver.list_folder(here)
             except DRIVER_ERRORS as error:
-                if here == folder or not _says_nothing_is_there(error):
+                is_out = isinstance(error, LeadsOutside)
+                if here == folder or not (is_out or _says_nothing_is_there(error)):
                     raise
                 continue
             for status in listed:
@@ -755,18 +867,9 @@ class Archive:
                 elif name.endswith(".parquet"):
                     yield status
 
-    def _within_roots(self, path: str, hdfs_path: str) -> str:
-        """Return ``path`` with symbolic links followed, unless they lead out of the roots."""
-        if self.address.host is not None:  # the name node follows none
-            return path
-        if not self._is_inside(path):
-            raise PathForbidden(f"{shorten(hdfs_path)} leads outside the archive")
-        return os.path.realpath(path)
-
-    def _is_inside(self, path: str) -> bool:
-        if self.address.host is not None:
-            return True
-        return self._is_below(os.path.realpath(path), self._real_roots())
+    def is_inside(self, real: str) -> bool:
+        """Tell whether a real path of this machine is below a root."""
+        return self._is_below(real, self._real_roots())
 
     def _is_served(self, path: str) -> bool:
         """Tell whether a path is spelled as one below a root, or as ``FileId`` spells those.
@@ -778,7 +881,7 @@ class Archive:
         return self.address.host is None and self._is_below(path, self._real_roots())
 
     def _real_roots(self) -> tuple[str, ...]:
-        return tuple(os.path.realpath(root) for root in self.roots)
+        return tuple(real for root in self.roots if (real := _real_path(root)) is not None)
 
     @staticmethod
     def _is_below(path: str, roots: tuple[str, ...]) -> bool:

@@ -448,3 +448,91 @@ def test_check_wants_the_folder(folder: Path, tmp_path: Path) -> None:
     for wrong in (tmp_path / "none", tmp_path / "secret.parquet"):
         with pytest.raises(CutoutError):
             open_archive(wrong).check()
+
+
+def swap_for_a_link(folder: Path, outside: Path) -> Callable[[], None]:
+    """Return what makes of a folder a link to another one, and the folder again."""
+    aside, link = folder.parent / "aside", folder.parent / "link"
+
+    def swap() -> None:
+        link.symlink_to(outside)
+        folder.rename(aside)
+        link.rename(folder)
+        folder.unlink()
+        aside.rename(folder)
+
+    return swap
+
+
+@pytest.mark.parametrize("asked", ["night/a.parquet", "night", "."])
+def test_a_folder_exchanged_for_a_link_never_gives_what_is_outside(
+    folder: Path, tmp_path: Path, asked: str
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "a.parquet").write_bytes(b"secret" * 20)
+    (outside / "b.parquet").write_bytes(b"secret" * 20)
+    swap, over = swap_for_a_link(folder / "night", outside), threading.Event()
+
+    def keep_swapping() -> None:
+        while not over.wait(0.0002):
+            swap()
+
+    archive, read, refused = open_archive(folder, open_files=1), 0, 0
+    with ThreadPoolExecutor(1) as pool:
+        swapping = pool.submit(keep_swapping)
+        try:
+            for _ in range(5_000):
+                try:
+                    for file_id in archive.locate(asked):
+                        with archive.open(file_id) as file:
+                            assert file.read_at(100, 0) == bytes(range(100))
+                            file.close()  # so that each is opened anew
+                        assert not file_id.path.endswith("b.parquet")
+                        read += 1
+                except (ArchiveFileNotFound, PathForbidden, FileChanged):
+                    refused += 1
+        finally:
+            over.set()
+            swapping.result()
+    assert read
+    assert refused
+
+
+def test_one_file_put_for_another_and_back_while_it_is_opened_is_noticed(folder: Path) -> None:
+    path, other = folder / "night" / "a.parquet", folder / "night" / "b.parquet"
+    other.write_bytes(b"b" * 100)
+    archive = open_archive(folder)
+    file_id = locate_one(archive, "night/a.parquet")
+    really_open = archive.driver.open
+
+    def open_other(_path: str) -> object:
+        return really_open(str(other))
+
+    archive.driver.open = open_other  # type: ignore[assignment,method-assign]
+    with archive.open(file_id) as file, pytest.raises(FileChanged):
+        file.read_at(100, 0)
+    assert path.stat().st_size == 100
+
+
+def test_what_is_no_file_is_not_waited_for(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.parquet")
+    (folder / "to-pipe.parquet").symlink_to(folder / "pipe.parquet")
+    archive = open_archive(folder)
+    listed = {Path(file_id.path).name for file_id in archive.locate(".")}
+    assert listed == {"a.parquet"}
+    for name in ("pipe.parquet", "to-pipe.parquet"):
+        with pytest.raises(FileNotFoundError):
+            archive.driver.open(str(folder / name))
+
+
+def test_descriptors_are_closed_with_their_files(folder: Path) -> None:
+    archive = open_archive(folder, open_files=1)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for number in range(50):
+        (folder / f"{number}.parquet").write_bytes(b"x")
+        with archive.open(locate_one(archive, f"{number}.parquet")) as file:
+            assert file.read_at(1, 0) == b"x"
+    archive.locate(".")
+    archive.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -32,6 +32,7 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
+from .celestial import make_wcs, select_cards
 from .fetch import (
     AmbiguousId,
     Answer,
@@ -570,13 +571,13 @@ class Cutout(_Shown):
 
         Raises NotFound, ``fact_missing``, where neither the stamp nor the alert says it.
         """
-        from astropy.wcs import WCS, FITSFixedWarning
-
         if self._wcs is None:
-            header = _find_image(_open(self._found.ask(self.kind, "FITS", wcs="fix"))).header
-            with _WARNINGS, warnings.catch_warnings():
-                warnings.simplefilter("ignore", FITSFixedWarning)
-                self._wcs = WCS(header, naxis=2)
+            hdu = _find_image(_open(self._found.ask(self.kind, "FITS", wcs="fix")))
+            try:
+                self._wcs = make_wcs(select_cards(hdu.header), hdu.shape[-2:])
+            except ValueError as error:
+                detail = f"the stamp's header has a WCS that cannot be used: {error}"
+                raise service_error(404, {"code": "fact_missing", "detail": detail}) from error
         return self._wcs
 
     def plot(self, ax: Axes | None = None, *, percent: float = 99.0, **options: Any) -> Axes:

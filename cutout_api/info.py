@@ -24,7 +24,7 @@ from .recipe import SOFTWARE, describe_entry, north_angle
 from .stamp import Stamp, find_image, find_layout, find_shape, read_pixels
 from .surveys import Survey
 from .views import find_planes
-from .wcs import find_sky_matrix, find_wcs, has_position, pixel_scale, read_header
+from .wcs import find_sky, pixel_scale, read_header
 
 APERTURE = 5
 _SATURATED_PIXELS = 4
@@ -63,7 +63,7 @@ def describe_stamp(stamp: Stamp, entry: Entry | None, layout: Layout) -> dict[st
     shape = (pixels.shape[0], pixels.shape[1])
     image = find_image(stamp)
     header = read_header(stamp)
-    place = find_alert(stamp, shape, entry, layout)
+    place = find_alert(header, shape, entry, layout)
     found = {
         "kind": stamp.kind,
         "bytes": len(stamp.fits),
@@ -76,7 +76,7 @@ def describe_stamp(stamp: Stamp, entry: Entry | None, layout: Layout) -> dict[st
             for hdu, role in find_planes(stamp, layout.survey)
             if hdu.number != image.number
         ],
-        "wcs": describe_wcs(stamp, header, layout.survey, entry),
+        "wcs": describe_wcs(header, layout.survey, entry),
         **measure(pixels, place, header),
     }
     offset = found["centroid_offset"]
@@ -121,31 +121,27 @@ def _value(value: Any) -> Any:
     return str(value).strip()
 
 
-def describe_wcs(
-    stamp: Stamp, header: fits.Header, survey: Survey, entry: Entry | None
-) -> dict[str, Any] | None:
-    """Return where the stamp is on the sky, as ``wcs=fix`` would have it; None: not known."""
+def describe_wcs(header: fits.Header, survey: Survey, entry: Entry | None) -> dict[str, Any] | None:
+    """Return where the stamp is on the sky, as ``wcs=fix`` would have it; None: not known.
+
+    ``ctype``, ``crpix`` and ``crval`` (degrees) are of the header's own frame; all else is ICRS,
+    evaluated at the centre of the image.
+    """
     try:
-        wcs = find_wcs(header, survey, entry)
-        sky = find_sky_matrix(stamp, survey)
+        sky = find_sky(header, survey, entry)
     except FactMissing:
         return None
-    ny, nx = int(header["NAXIS2"]), int(header["NAXIS1"])
-    with np.errstate(all="ignore"):
-        corners = wcs.pixel_to_world_values(
-            [-0.5, nx - 0.5, nx - 0.5, -0.5], [-0.5, -0.5, ny - 0.5, ny - 0.5]
-        )
+    wcs = sky.wcs.wcs
     return {
-        "ctype": [str(name) for name in wcs.wcs.ctype],
-        "crpix": [_value(float(number)) for number in wcs.wcs.crpix],
-        "crval": [_value(float(number)) for number in wcs.wcs.crval],
-        "matrix": [[float(number) for number in row] for row in sky],
-        "pixel_scale": round(pixel_scale(sky), 6),
-        "north_angle": north_angle(sky),
-        "approximate": not has_position(header),
-        "corners": [
-            [_value(float(ra)), _value(float(dec))] for ra, dec in zip(*corners, strict=True)
-        ],
+        "ctype": [str(name) for name in wcs.ctype],
+        "crpix": [_value(float(number)) for number in wcs.crpix],
+        "crval": [_value(float(number)) for number in wcs.crval],
+        "matrix": [[float(number) for number in row] for row in sky.matrix],
+        "centre": list(sky.centre),
+        "pixel_scale": round(pixel_scale(sky.matrix), 6),
+        "north_angle": north_angle(sky.matrix),
+        "approximate": sky.approximate is not None,
+        "corners": [[_value(ra), _value(dec)] for ra, dec in sky.corners],
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from astropy.io import fits
 from PIL import Image
 
 from .epochs import Alert, Entry
@@ -17,7 +18,7 @@ from .render import Picture, Rendering, Scale, choose_scale, render, triptych
 from .stamp import Stamp
 from .surveys import Survey
 from .views import AS_STORED, PSF, Pixels, View, read_view
-from .wcs import find_sky_matrix, find_wcs, has_position, read_header
+from .wcs import find_matrix, find_sky, has_wcs, read_header
 
 AS_IS, NORTH = "asis", "north"
 ORIENTATIONS = (NORTH, AS_IS)
@@ -153,43 +154,48 @@ def _draw_tile(
     if frame.is_plain:
         picture = render(pixels, layout.rendering, scale)
         return Tile(stamp.kind, picture, (0.0, 0.0), None)
-    sky = find_sky(stamp, layout)
-    if frame.orient == NORTH and sky is None:
-        sky = find_sky_matrix(stamp, layout.survey)  # says what is wrong
+    header = read_header(stamp)
+    try:
+        sky = find_matrix(header, layout.survey)
+    except FactMissing:
+        if frame.orient == NORTH:
+            raise
+        sky = None
     shape = (pixels.shape[0], pixels.shape[1])
     geometry = Geometry(factor, frame.resample, sky if frame.orient == NORTH else None)
     picture = render(pixels, layout.rendering, scale, geometry)
     x, y = shape[1] // 2, shape[0] // 2
     if CROSSHAIR in (frame.labels or ()):
-        x, y = find_alert(stamp, shape, shot.entry, layout)
+        x, y = find_alert(header, shape, shot.entry, layout)
     drawn_sky = None if sky is None else geometry.drawn_sky(sky, shape)
     return Tile(stamp.kind, picture, geometry.place(x, y, shape), drawn_sky)
 
 
-def find_sky(stamp: Stamp, layout: Layout) -> Matrix | None:
-    """Return the matrix of the stamp's pixels, or None where it is not known."""
+def find_stamp_matrix(stamp: Stamp, layout: Layout) -> Matrix | None:
+    """Return the matrix of the stamp's pixels; None where it is not known."""
     try:
-        return find_sky_matrix(stamp, layout.survey)
+        return find_matrix(read_header(stamp), layout.survey)
     except FactMissing:
         return None
 
 
 def find_alert(
-    stamp: Stamp, shape: tuple[int, int], entry: Entry | None, layout: Layout
+    header: fits.Header, shape: tuple[int, int], entry: Entry | None, layout: Layout
 ) -> tuple[float, float]:
-    """Return the pixel (x, y) where the alert is, counted from 0; the central one at worst."""
+    """Return the pixel (x, y) where the alert is, counted from 0; the central one at worst.
+
+    ``header`` is of the stamp's image, ``shape`` (ny, nx) of the plane that is drawn.
+    """
     centre = float(shape[1] // 2), float(shape[0] // 2)
     if entry is None or layout.view.plane == PSF or math.isnan(entry.ra + entry.dec):
         return centre
-    header = read_header(stamp)
-    if not has_position(header):
-        return centre
     try:
-        found = find_wcs(header, layout.survey, entry).world_to_pixel_values(entry.ra, entry.dec)
+        # Without a WCS of its own, the stamp is taken to show its alert in the central pixel.
+        if not has_wcs(header):
+            return centre
+        return find_sky(header, layout.survey, entry).find_pixel(entry.ra, entry.dec) or centre
     except FactMissing:
         return centre
-    x, y = float(found[0]), float(found[1])
-    return (x, y) if 0 <= x < shape[1] and 0 <= y < shape[0] else centre
 
 
 # --- many alerts -------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from . import __version__
 from .epochs import Entry
 from .geometry import Matrix
 from .labels import format_time
-from .panels import Layout, Panel, find_sky
+from .panels import Layout, Panel, find_stamp_matrix
 from .render import SIGMOID, Rendering, Scale
 from .surveys import Survey
 
@@ -62,19 +62,23 @@ def explain(panels: Sequence[Panel], layout: Layout) -> dict[str, Any]:
     tiles = panels[0].tiles
     stamps = panels[0].shot.stamps
     for kind, stamp, tile in zip(recipe["kinds"], stamps, tiles, strict=True):
-        sky = find_sky(stamp, layout) if tile.sky is None else tile.sky
+        sky = find_stamp_matrix(stamp, layout) if tile.sky is None else tile.sky
         kind["picture"] = {"width": tile.picture.shape[1], "height": tile.picture.shape[0]}
         kind["north_angle"] = None if sky is None else north_angle(sky)
     return recipe
 
 
 def north_angle(sky: Matrix) -> float:
-    """Return the degrees from up to north, counter-clockwise, in a picture with row 0 on top."""
+    """Return the degrees from up to north, counter-clockwise, in a picture with row 0 on top.
+
+    From -180, which is down, to less than 180.
+    """
     determinant = float(sky[0, 0] * sky[1, 1] - sky[0, 1] * sky[1, 0])
     # Columns and rows of a step to the north.
     right, down = -sky[0, 1] / determinant, sky[0, 0] / determinant
-    # Adding 0 makes -0 a 0.
-    return round(math.degrees(math.atan2(-right, -down)), 4) + 0.0
+    angle = round(math.degrees(math.atan2(-right, -down)), 4)
+    # Down has two names, and so has up: adding 0 makes -0 a 0.
+    return -180.0 if angle == 180 else angle + 0.0
 
 
 def describe_entry(entry: Entry | None, survey: Survey) -> dict[str, Any]:

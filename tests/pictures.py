@@ -94,6 +94,18 @@ def entry(**changes: Any) -> Entry:
     return Entry(**(facts | changes))
 
 
+TURNED = {
+    "CTYPE1": "RA---TAN",
+    "CTYPE2": "DEC--TAN",
+    "CRPIX1": 28.0,
+    "CRPIX2": 36.0,
+    "CRVAL1": RA,
+    "CRVAL2": DEC,
+    "CDELT1": -5.5e-05,
+    "CDELT2": 5.5e-05,
+    "CROTA2": 30.0,
+}
+"""The cards of a WCS without a matrix, 0.198 arcsec a pixel."""
 _CANDIDATE = pa.struct(
     [
         ("jd", pa.float64()),
@@ -190,6 +202,7 @@ ZTF_ODD = {
     "infinite": {"Science": ztf_fits(np.where(star() > 500, np.inf, star()).astype(np.float32))},
     "integers": {"Science": ztf_fits(star().astype(">i2"))},
     "half nan": {"Science": ztf_fits(np.where(np.arange(63) < 31, np.nan, star()))},
+    "a wcs of its own": {"Science": ztf_fits(star(), **TURNED)},
     "no facts": {
         "candidate": dict.fromkeys(("jd", "fid", "magpsf", "ra", "dec", "isdiffpos")),
     },
@@ -206,6 +219,7 @@ LSST_ODD = {
     "unknown projection": {"Science": lsst_stamp(CTYPE1="RA---XXX", CTYPE2="DEC--XXX")},
     "reference far away": {"Science": lsst_stamp(CRPIX1=1e9)},
     "off centre": {"Science": lsst_stamp(star((30, 30), at=OFF_CENTRE))},
+    "many bad cards": {"Science": lsst_stamp(**{f"PV1_{m}": "none" for m in range(400)})},
 }
 
 

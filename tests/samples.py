@@ -31,10 +31,10 @@ def pixels(seed: int, shape: tuple[int, int] = (63, 63), *, nan: bool = False) -
     return image
 
 
-def ztf_fits(image: np.ndarray) -> bytes:
+def ztf_fits(image: np.ndarray, **cards: Any) -> bytes:
     """Return a FITS file as ZTF makes it: one HDU, a few cards, the first malformed."""
     buffer = io.BytesIO()
-    header = fits.Header([("BUNIT", "DN")])
+    header = fits.Header([("BUNIT", "DN"), *cards.items()])
     fits.PrimaryHDU(image, header).writeto(buffer)
     return ZTF_FIRST_CARD + buffer.getvalue()[80:]
 

@@ -190,6 +190,12 @@ def test_the_alert_is_where_its_wcs_says(client: Client, number: int) -> None:
     assert "CTYPE1" not in cutout.header
 
 
+def test_cards_that_wcslib_rejects_do_not_end_the_interpreter(client: Client) -> None:
+    good, bad = (client.cutout(diaSourceId=source(what)) for what in ("ordinary", "many bad cards"))
+    assert bad.wcs.wcs.compare(good.wcs.wcs)
+    assert bad.wcs.pixel_shape == bad.array.shape[::-1]
+
+
 def test_a_wcs_that_is_not_known_is_not_found(client: Client) -> None:
     for cutout in (
         client.cutout(candid=candid("no facts")),

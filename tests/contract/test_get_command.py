@@ -322,8 +322,8 @@ def test_eight_are_asked_for_at_a_time_and_told_of_in_their_order(
     ended = get(environment, *ids, "--url", waits_for_eight, "--kind", "Science", "-o", tmp_path)
     told = [line.split(":")[0] for line in lines_of(ended.stderr)]
     assert told == unknown
-    assert ended.stdout.decode() == f"24 asked for, 12 written to {tmp_path}\n"
-    assert len(list(tmp_path.iterdir())) == len(known) == 12
+    assert ended.stdout.decode() == f"{len(ids)} asked for, {len(known)} written to {tmp_path}\n"
+    assert len(list(tmp_path.iterdir())) == len(known)
 
 
 def test_a_service_that_is_gone_is_given_up(environment: dict[str, str], tmp_path: Path) -> None:

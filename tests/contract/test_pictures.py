@@ -29,6 +29,7 @@ from ..pictures import (
     LSST_ODD,
     OFF_CENTRE,
     RA,
+    TURNED,
     ZTF_ODD,
     candid,
     make_pictures,
@@ -201,6 +202,7 @@ def test_parameters_given_besides_a_preset_replace_its_own(pictures: FlaskClient
 
 # --- refusals ----------------------------------------------------------------------------------
 
+NO_PLACE = ("no matrix", "singular", "matrix of zeros", "unknown projection", "beyond a pole")
 REFUSED = [
     (ztf(interval="zscal"), 400, "invalid_parameter", "interval"),
     (ztf(interval="manual"), 400, "missing_parameter", "vmin"),
@@ -262,11 +264,8 @@ REFUSED = [
         for plane in ("variance", "psf", "snr")
         for name in ("PNG", "array", "NPY", "FITS")
     ),
-    *(
-        (lsst(what, orient="north"), 404, "fact_missing", None)
-        for what in ("no matrix", "singular", "matrix of zeros", "unknown projection")
-    ),
-    *((lsst(what, wcs="fix", format="FITS"), 404, "fact_missing", None) for what in ("no matrix",)),
+    *((lsst(what, orient="north"), 404, "fact_missing", None) for what in NO_PLACE),
+    *((lsst(what, wcs="fix", format="FITS"), 404, "fact_missing", None) for what in NO_PLACE),
 ]
 
 
@@ -278,6 +277,29 @@ def test_what_cannot_be_drawn_is_refused_by_name(
     problem = json.loads(answer.data)
     assert (answer.status_code, problem["code"]) == (status, code), problem
     assert problem.get("parameter") == parameter
+
+
+def test_cards_that_wcslib_rejects_change_nothing(pictures: FlaskClient) -> None:
+    """Handed to wcslib, as many of them end the process."""
+    found = [
+        measure(pictures, _ids(lsst(what))).json["stamps"][0]["wcs"]
+        for what in ("ordinary", "many bad cards")
+    ]
+    assert found[0] == found[1]
+    for option in ({"orient": "north"}, {"labels": "all"}, {"format": "FITS", "wcs": "fix"}):
+        assert ask(pictures, lsst("many bad cards", **option)).status_code == 200
+
+
+def test_a_header_with_a_wcs_is_believed_whatever_the_survey(pictures: FlaskClient) -> None:
+    """CDELT and CROTA2 = 30 of ZTF: north is 150 degrees from up, and nothing is missing."""
+    stamp = measure(pictures, _ids(ztf("a wcs of its own"))).json["stamps"][0]
+    assert stamp["wcs"]["north_angle"] == pytest.approx(150, abs=1e-3)
+    assert stamp["wcs"]["pixel_scale"] == pytest.approx(0.198)
+    assert not stamp["wcs"]["approximate"]
+    fixed = ask(pictures, ztf("a wcs of its own", format="FITS", wcs="fix"))
+    with fits.open(io.BytesIO(fixed.data)) as hdus:
+        kept = {name: hdus[0].header[name] for name in TURNED}
+        assert (kept, "CD1_1" in hdus[0].header) == (TURNED, False)
 
 
 def test_no_option_on_no_stamp_is_a_failure_of_the_service(pictures: FlaskClient) -> None:

@@ -16,7 +16,7 @@ PACKAGE = Path(cutout_api.__file__).parent
 
 # From the bottom up. A module may import any that stands in an earlier line.
 LAYERS = (
-    ("errors", "thrift", "http_cache", "whole_files"),
+    ("errors", "thrift", "http_cache", "whole_files", "celestial"),
     ("settings", "metrics", "surveys", "fetch", "gunzip", "hdus"),
     ("tiles", "planes"),
     ("stamp", "client", "geometry", "storage", "sky", "derived", "joining", "table_formats"),
@@ -94,5 +94,8 @@ def test_the_client_costs_a_notebook_nothing_of_the_service() -> None:
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(ended.stdout.split())
     assert not loaded & heavy
-    ours = {f"cutout_api.{name}" for name in ("client", "fetch", "http_cache", "planes", "surveys")}
+    ours = {
+        f"cutout_api.{name}"
+        for name in ("client", "fetch", "http_cache", "planes", "surveys", "celestial")
+    }
     assert {name for name in loaded if name.startswith("cutout_api.")} == ours

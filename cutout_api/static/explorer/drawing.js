@@ -62,12 +62,12 @@ export function drawImage(image, { vmin, vmax, stretch, colormap, invert }) {
 
 const DEGREE = Math.PI / 180;
 
-/** Returns [ra, dec] of a pixel counted from 0, by the TAN projection; null where it is another. */
-export function skyOf(wcs, x, y) {
-  if (!wcs || !wcs.ctype[0].endsWith("-TAN") || wcs.crval.includes(null)) return null;
-  const [dx, dy] = [x + 1 - wcs.crpix[0], y + 1 - wcs.crpix[1]];
+/** Returns [ra, dec] of a pixel counted from 0, on the plane that touches the sky at the centre. */
+export function skyOf({ wcs, shape: [ny, nx] }, x, y) {
+  if (!wcs) return null;
+  const [dx, dy] = [x - (nx - 1) / 2, y - (ny - 1) / 2];
   const [xi, eta] = wcs.matrix.map((row) => (row[0] * dx + row[1] * dy) * DEGREE);
-  const [ra0, dec0] = wcs.crval.map((angle) => angle * DEGREE);
+  const [ra0, dec0] = wcs.centre.map((angle) => angle * DEGREE);
   const below = Math.cos(dec0) - eta * Math.sin(dec0);
   const ra = ra0 + Math.atan2(xi, below);
   const dec = Math.atan2(Math.sin(dec0) + eta * Math.cos(dec0), Math.hypot(xi, below));

@@ -156,9 +156,9 @@ export class Stamps {
       const value = image.pixels[y * image.width + x];
       words.push(`${name} ${Number.isNaN(value) ? "masked" : short(value)}`);
     }
-    const wcs = this.facts.get(kind)?.wcs;
-    const sky = skyOf(wcs, x, y);
-    if (sky) words.push(`RA ${sky[0].toFixed(5)}° Dec ${sky[1] < 0 ? "-" : "+"}${Math.abs(sky[1]).toFixed(5)}°${wcs.approximate ? " (about)" : ""}`);
+    const facts = this.facts.get(kind);
+    const sky = facts ? skyOf(facts, x, y) : null;
+    if (sky) words.push(`RA ${sky[0].toFixed(5)}° Dec ${sky[1] < 0 ? "-" : "+"}${Math.abs(sky[1]).toFixed(5)}°${facts.wcs.approximate ? " (about)" : ""}`);
     this.readout.textContent = words.join(" · ");
   }
 

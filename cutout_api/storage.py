@@ -37,11 +37,18 @@ from .errors import (
 from .settings import Address, Settings, parse_address, parse_root
 
 MAX_PATH_LENGTH = 4096
+PARQUET_SUFFIXES = (".parquet", ".parq")
+"""Of file names, whatever their case."""
 SETTLING_SECONDS = 3
 """One for the clock of whole seconds, the rest for clocks that differ."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _PLACE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]*")
+
+
+def is_parquet_name(path: str) -> bool:
+    """Tell whether a file is named as parquet files are."""
+    return path.lower().endswith(PARQUET_SUFFIXES)
 
 
 class FileChanged(Exception):
@@ -369,6 +376,15 @@ class OpenFile:
             return handle
 
 
+class LentFile:
+    """A file of another process, read there: what ``OpenFile`` is here."""
+
+    def __init__(self, file_id: FileId, read_at: Callable[[int, int], bytes]) -> None:
+        self.id = file_id
+        self.size = file_id.size
+        self.read_at = read_at
+
+
 class Readable(Protocol):
     """What has a size and positioned reads."""
 
@@ -686,7 +702,7 @@ class Archive:
                     continue
                 if status.is_folder:
                     folders.append((status.path, (*above, real)))
-                elif name.endswith(".parquet"):
+                elif is_parquet_name(name):
                     yield status
 
     def _within_roots(self, path: str, hdfs_path: str) -> str:

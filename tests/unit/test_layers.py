@@ -16,8 +16,8 @@ PACKAGE = Path(cutout_api.__file__).parent
 
 # From the bottom up. A module may import any that stands in an earlier line.
 LAYERS = (
-    ("errors", "thrift", "http_cache", "whole_files"),
-    ("settings", "metrics", "surveys", "fetch"),
+    ("errors", "thrift", "http_cache", "whole_files", "isolation"),
+    ("settings", "metrics", "surveys", "fetch", "footer"),
     ("stamp", "client", "geometry", "storage", "sky", "derived", "joining", "table_formats"),
     ("epochs", "render", "columns"),
     ("pages", "wcs", "presets", "history"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from .epochs import Entry
 from .index import BINARY, INTEGERS, column_of, exact_integers, leaf_numbers, plain_values
-from .pages import parquet_errors, read_columns, read_footer
+from .pages import Footer, encrypted_column, parquet_errors, read_columns, read_footer
 from .storage import FileId, OpenFile
-from .surveys import SURVEYS, Key, KeyValue, Survey
+from .surveys import KINDS, SURVEYS, Key, KeyValue, Survey
 
 FLOATS = ("DOUBLE", "FLOAT")
 ANYTHING = (*INTEGERS, *BINARY, "BOOLEAN")
@@ -50,6 +50,8 @@ class AlertColumns:
     ra: list[float | None]
     dec: list[float | None]
     signs: list[bool | None]
+    warning: str = ""
+    """What of the file cannot be read, though its alerts are known."""
 
     def __len__(self) -> int:
         return len(self.alert_ids)
@@ -123,17 +125,37 @@ def read_alert_columns(file: OpenFile) -> list[AlertColumns]:
         if named_key(survey.alert_key) or named_key(survey.object_key)
     }
     wanted = sorted({name for found in names.values() for name in found if name})
-    arrays = dict(zip(wanted, read_columns(footer.window, footer.metadata, wanted), strict=True))
+    arrays = dict(zip(wanted, read_columns(footer, wanted), strict=True))
     rows = footer.metadata.num_rows
     with parquet_errors(file.id.path, None, "a column of the catalog"):
         return [
-            _convert(survey, rows, [arrays.get(name) for name in names[survey.name]])
+            _convert(
+                survey,
+                rows,
+                [arrays.get(name) for name in names[survey.name]],
+                _warn_of_encryption(footer, leaves, survey),
+            )
             for survey in SURVEYS
             if survey.name in names
         ]
 
 
-def _convert(survey: Survey, rows: int, arrays: list[pa.Array | None]) -> AlertColumns:
+def _warn_of_encryption(footer: Footer, leaves: Mapping[str, int], survey: Survey) -> str:
+    """Return a sentence about the stamps that nobody can read, empty where there are none."""
+    columns = (
+        column_of(footer.metadata, leaves, survey.stamp_column_names(kind), BINARY)
+        for kind in KINDS
+    )
+    return "; ".join(
+        encrypted_column(footer, leaves[column])
+        for column in columns
+        if column and any(chunk.is_encrypted for chunk in footer.metadata.chunks(leaves[column]))
+    )
+
+
+def _convert(
+    survey: Survey, rows: int, arrays: list[pa.Array | None], warning: str
+) -> AlertColumns:
     alert, object_, time, band, brightness, ra, dec, sign = arrays
     nothing: list[Any] = [None] * rows
 
@@ -150,6 +172,7 @@ def _convert(survey: Survey, rows: int, arrays: list[pa.Array | None]) -> AlertC
         ra=floats(ra),
         dec=floats(dec),
         signs=nothing if sign is None else _mapped(sign, survey.signs.get),
+        warning=warning,
     )
 
 

@@ -264,12 +264,9 @@ class Batch:
         best: dict[int, tuple[Any, Location]] = {}
         damaged: FileUnreadable | None = None
         known = False
-        for file_id in self._reader.archive.locate(template.path or ""):
-            try:
-                with self._reader.opened(file_id) as file:
-                    index = self._reader.index_of(file)
-            except FileUnreadable as error:
-                damaged = error
+        for index in self._reader.indexes_at(template.path or ""):
+            if isinstance(index, FileUnreadable):
+                damaged = index
                 continue
             known = known or index.has_keys(template.survey, template.keys)
             for place, found in index.find_many(template.survey, key, values):

@@ -65,6 +65,10 @@ class CutoutError(Exception):
         """Where on the server it happened: for the log, never sent."""
         self.members = {name: value for name, value in members.items() if value is not None}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Classes have arguments of their own, which are not kept.
+        return Exception.__new__, (type(self), *self.args), self.__dict__
+
     def problem(self) -> dict[str, Any]:
         """Return the members of the RFC 9457 object.
 

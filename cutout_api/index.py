@@ -24,11 +24,11 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from . import metrics
 from .errors import FileUnreadable, StampTooLarge, StoredDataError
+from .footer import FileMetadata
 from .pages import (
     MISTAKEN,
     CellMap,
@@ -428,7 +428,7 @@ def build_index(file: OpenFile) -> FileIndex:
     return index
 
 
-def leaf_numbers(metadata: pq.FileMetaData) -> dict[str, int]:
+def leaf_numbers(metadata: FileMetadata) -> dict[str, int]:
     """Return the dotted names of the leaf columns that hold one value a row, and their places."""
     schema = metadata.schema
     return {
@@ -439,7 +439,7 @@ def leaf_numbers(metadata: pq.FileMetaData) -> dict[str, int]:
 
 
 def column_of(
-    metadata: pq.FileMetaData,
+    metadata: FileMetadata,
     leaves: Mapping[str, int],
     names: tuple[str, ...],
     types: tuple[str, ...],
@@ -464,7 +464,7 @@ def _read_keys(footer: Footer, leaves: Mapping[str, int]) -> dict[str, SurveyKey
         if alert or object_:
             named[survey.name] = (alert, object_, time)
     wanted = sorted({name for names in named.values() for name in names if name})
-    arrays = dict(zip(wanted, read_columns(footer.window, footer.metadata, wanted), strict=True))
+    arrays = dict(zip(wanted, read_columns(footer, wanted), strict=True))
     with parquet_errors(footer.window.id.path, None, "a key column"):
         return {
             survey: _order_keys(

@@ -284,7 +284,8 @@ class Indexer:
             reason = f"it has {rows} rows, more than {MOST_ROWS}"
         if reason:
             return Outcome(file_id.path, UNKNOWN_SCHEMA, message=reason), ()
-        return Outcome(file_id.path, OK, rows), columns
+        warnings = dict.fromkeys(alerts.warning for alerts in columns if alerts.warning)
+        return Outcome(file_id.path, OK, rows, "; ".join(warnings)), columns
 
     def _write(self, file_id: FileId, outcome: Outcome, columns: Sequence[AlertColumns]) -> Outcome:
         state, message = outcome.state, outcome.message
@@ -425,7 +426,7 @@ def index(indexer: Indexer, paths: Sequence[str]) -> int:
         for outcome in indexer.execute(plan):
             failed += outcome.failed
             gone += outcome.state == GONE
-            if outcome.failed:
+            if outcome.message:
                 print(f"{outcome.path}: {outcome.message}", file=sys.stderr)
             alerts += outcome.alerts
             advance(f"{alerts:,} alerts")
@@ -443,7 +444,7 @@ def watch(indexer: Indexer, seconds: float) -> int:
     log.info("watching %s", indexer.archive)
     try:
         for outcome in indexer.watch(seconds):
-            if outcome.failed:
+            if outcome.message:
                 log.warning("%s: %s: %s", outcome.path, outcome.state, outcome.message)
             elif outcome.state == GONE:
                 log.info("%s: gone", outcome.path)

@@ -10,7 +10,7 @@ from functools import cache
 from .alert_columns import AlertColumns, make_entry, read_alert_columns
 from .catalog import HOW_TO_FILL, Catalog
 from .epochs import PLAIN, Choice, Entry, choose_epochs, drop_repeats
-from .errors import AlertNotFound, shorten
+from .errors import AlertNotFound, NotParquet, shorten
 from .request import CutoutRequest, IdentifyRequest, Meaning
 from .storage import Archive, FileId, OpenFile, file_name
 from .surveys import SURVEYS, KeyValue, Survey
@@ -157,10 +157,17 @@ class Lookup:
         return {name: drop_repeats(entries) for name, entries in found.items()}
 
     def _columns_below(self, path: str) -> Iterator[tuple[FileId, AlertColumns]]:
-        for file_id in self._archive.locate(path):
-            with self._opened(file_id) as file:
-                for alerts in read_alert_columns(file):
-                    yield file_id, alerts
+        files = self._archive.locate(path)
+        for file_id in files:
+            try:
+                with self._opened(file_id) as file:
+                    columns = read_alert_columns(file)
+            except NotParquet:  # a summary of the others
+                if len(files) == 1:
+                    raise
+                continue
+            for alerts in columns:
+                yield file_id, alerts
 
     def other_copies(self, request: CutoutRequest, entry: Entry) -> list[Entry]:
         """Return where else the catalog knows an alert, if that is what was asked."""

@@ -13,6 +13,7 @@ Source: parquet-format 2.11 (Data Pages, Encodings, Page Index), snappy's format
 from __future__ import annotations
 
 import logging
+import posixpath
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,15 +29,28 @@ from isal.isal_zlib import crc32
 from numpy.typing import NDArray
 
 from .errors import FileUnreadable, NotParquet, StampTooLarge, StoredDataError
-from .storage import GAP_BYTES, RUN_BYTES, OpenFile, Readable, Source, file_name
+from .footer import ChunkMetadata, FileMetadata
+from .isolation import ReadAt, run_isolated
+from .storage import (
+    GAP_BYTES,
+    RUN_BYTES,
+    FileId,
+    LentFile,
+    OpenFile,
+    Readable,
+    Source,
+    file_name,
+    is_parquet_name,
+)
 from .thrift import Struct, ThriftError, ThriftShort, read_struct
 
 log = logging.getLogger("cutout_api")
 
-MAGIC = b"PAR1"
+MAGIC, MAGIC_ENCRYPTED = b"PAR1", b"PARE"
 TAIL_BYTES = 262_144
 """Read first of a file never seen: the footer, and the page index before it, of most files."""
 MAX_FOOTER_BYTES = 1 << 28
+SUMMARY_NAMES = ("_metadata", "_common_metadata")
 HEADER_BYTES = 128
 """Read first for a page header, which is some 25 bytes unless it carries statistics."""
 SNAPPY_BLOCK = 65_536
@@ -45,22 +59,16 @@ MOST_ROWS = 1 << 22
 """Of a file: its ids, and what orders them, take some 60 bytes a row."""
 MOST_INFLATED = 1 << 31
 """Of a column chunk that pyarrow reads: a second of work."""
-INFLATION = {"SNAPPY": 22, "LZ4": 255, "LZ4_RAW": 255, "GZIP": 1032, "UNCOMPRESSED": 1}
+INFLATION = {"snappy": 22, "lz4": 255, "lz4_raw": 255, "gzip": 1032, "none": 1}
 """How many times larger the bytes of a codec can become; of the others there is no such bound."""
 FEW_TAGS = 32
 """A block of more is not looked through for cells that stand in it as they are."""
 
 # Thrift field ids. Source: parquet.thrift.
-_CHUNK_OFFSET_INDEX, _CHUNK_OFFSET_INDEX_LENGTH = 4, 5
-_META_CODEC, _META_VALUES, _META_COMPRESSED = 4, 5, 7
-_META_DATA_PAGE = 9
-_META_PATH = 3
 _PAGE_TYPE, _PAGE_INFLATED, _PAGE_SIZE, _PAGE_CRC = 1, 2, 3, 4
 _PAGE_V1, _PAGE_DICTIONARY, _PAGE_V2 = 5, 7, 8
 _DATA_PAGE, _INDEX_PAGE, _DICTIONARY_PAGE, _DATA_PAGE_V2 = range(4)
 _PLAIN, _PLAIN_DICTIONARY, _RLE, _RLE_DICTIONARY = 0, 2, 3, 8
-# Names of pyarrow by number; "lz4" is the framing of Hadoop, which is taken apart here.
-CODECS = {0: "none", 1: "snappy", 2: "gzip", 4: "brotli", 5: "lz4", 6: "zstd", 7: "lz4_raw"}
 
 _UINT32 = Packed("<I")
 _UINT32_BE = Packed(">I")
@@ -190,36 +198,50 @@ def parquet_errors(path: str, source: Source | None, part: str) -> Iterator[None
 
 @dataclass(frozen=True)
 class Footer:
-    """What the end of a file says: pyarrow's view of it, its bytes, and the bytes before it."""
+    """What the end of a file says, and the bytes before it."""
 
-    metadata: pq.FileMetaData
-    content: bytes
+    metadata: FileMetadata
     window: Window
 
 
-def read_footer(file: OpenFile) -> Footer:
+def read_footer(file: OpenFile | LentFile) -> Footer:
     """Read the file's footer: schema, row groups, statistics, in one read where it is usual.
 
-    Raises FileUnreadable for a parquet file that is empty, cut short or damaged, NotParquet
-    for a file that neither is one nor is named like one.
+    Raises FileUnreadable for a parquet file that is empty, cut short, damaged or encrypted,
+    NotParquet for a file that neither is one nor is named like one, and for a summary of others.
     """
+    path = file.id.path
     length = min(TAIL_BYTES, file.size)
     window = Window(file, file.size - length, file.read_at(length, file.size - length))
     source = Source(window)
+    if window.data[-len(MAGIC) :] == MAGIC_ENCRYPTED:
+        raise FileUnreadable(f"{file_name(path)} is encrypted, its footer too", path)
     try:
-        with parquet_errors(file.id.path, source, "the footer"):
+        with parquet_errors(path, source, "the footer"):
             if window.data[-len(MAGIC) :] != MAGIC:
                 raise ValueError("no magic number at the end")
             (stored_length,) = _UINT32.unpack_from(window.data, len(window.data) - 8)
-            if stored_length > MAX_FOOTER_BYTES:
+            start = file.size - 8 - stored_length
+            if stored_length > MAX_FOOTER_BYTES or start < 0:
                 raise ValueError("the footer is impossibly long")
-            metadata = pq.read_metadata(pa.PythonFile(source, mode="r"))
-            content = window.read_at(stored_length, file.size - 8 - stored_length)
+            native = pq.read_metadata(pa.PythonFile(source, mode="r"))
+            _refuse_summary(path, native, start)
+            content = window.read_at(stored_length, start)
+            return Footer(FileMetadata(native, content, start), window)
     except FileUnreadable as error:
-        if file.id.path.endswith(".parquet") or file.read_at(len(MAGIC), 0) == MAGIC:
+        if is_parquet_name(path) or file.read_at(len(MAGIC), 0) == MAGIC:
             raise
-        raise NotParquet(f"{file_name(file.id.path)} is not a parquet file") from error
-    return Footer(metadata, content, window)
+        raise NotParquet(f"{file_name(path)} is not a parquet file") from error
+
+
+def _refuse_summary(path: str, native: pq.FileMetaData, footer_start: int) -> None:
+    """Raise NotParquet for a file that describes the row groups of others, and holds no page."""
+    is_named_so = posixpath.basename(path) in SUMMARY_NAMES
+    if is_named_so or (native.num_rows and footer_start <= len(MAGIC)):
+        raise NotParquet(
+            f"{file_name(path)} is a summary of other parquet files and holds no alerts itself; "
+            "name one of those, or their folder"
+        )
 
 
 def first_rows_of(footer: Footer) -> NDArray[np.int64]:
@@ -236,26 +258,26 @@ def first_rows_of(footer: Footer) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
-def read_columns(
-    file: OpenFile | Window, metadata: pq.FileMetaData, columns: list[str]
-) -> list[pa.Array]:
+def read_columns(footer: Footer, columns: list[str]) -> list[pa.Array]:
     """Return whole leaf columns of the file, as flat arrays in the order of ``columns``.
 
     ``columns`` are dotted leaf names that the footer has, none of them inside a list.
-    Raises FileUnreadable for damaged pages.
+    Raises FileUnreadable for damaged pages and encrypted columns.
     """
-    return _read_columns(file, metadata, list(range(metadata.num_row_groups)), columns)
+    return _read_columns(footer, list(range(footer.metadata.num_row_groups)), columns)
 
 
-def _read_columns(
-    file: OpenFile | Window, metadata: pq.FileMetaData, row_groups: list[int], columns: list[str]
-) -> list[pa.Array]:
-    check_columns(file, metadata, row_groups, leaf_places(metadata, columns))
-    source = Source(file)
-    with parquet_errors(file.id.path, source, "a page"):
+def _read_columns(footer: Footer, row_groups: list[int], columns: list[str]) -> list[pa.Array]:
+    metadata, path = footer.metadata, footer.window.id.path
+    source = Source(footer.window)
+    chunks = _chunks_of(footer, row_groups, leaf_places(metadata, columns))
+    check_columns(footer.window, chunks)
+    with parquet_errors(path, source, "a page"):
         # A reader of its own for each call: pyarrow's are not safe to share between threads.
         reader = pq.ParquetFile(
-            pa.PythonFile(source, mode="r"), metadata=metadata, page_checksum_verification=True
+            pa.PythonFile(source, mode="r"),
+            metadata=metadata.native,
+            page_checksum_verification=True,
         )
         try:
             table = reader.read_row_groups(row_groups, columns=columns, use_threads=False)
@@ -269,6 +291,30 @@ def _read_columns(
         if any(len(array) != rows for array in arrays):
             raise ValueError("a column is shorter than its row groups")
         return arrays
+
+
+def _chunks_of(
+    footer: Footer, row_groups: Sequence[int], leaves: Sequence[int]
+) -> list[ChunkMetadata]:
+    """Return what the footer says of the chunks of some leaf columns, before they are read.
+
+    Raises FileUnreadable where one is encrypted, or cannot be where the footer says.
+    """
+    path = footer.window.id.path
+    found = []
+    with parquet_errors(path, None, "the footer"):
+        for leaf in leaves:
+            chunks = footer.metadata.chunks(leaf)
+            found += [chunks[number] for number in row_groups]
+            if any(chunks[number].is_encrypted for number in row_groups):
+                raise FileUnreadable(encrypted_column(footer, leaf), path)
+    return found
+
+
+def encrypted_column(footer: Footer, leaf: int) -> str:
+    """Return how it is said that a column is encrypted."""
+    column = footer.metadata.schema.column(leaf).path
+    return f"the column {column} of {file_name(footer.window.id.path)} is encrypted"
 
 
 def _decoded(values: pa.Array) -> pa.Array:
@@ -298,17 +344,34 @@ def read_cell_by_row_group(file: OpenFile, row_group: int, column: str, row: int
 def read_cells_by_row_group(
     file: OpenFile, row_group: int, column: str, rows: Sequence[int]
 ) -> list[bytes | None]:
-    """Return the cells of some rows, counted within the row group, as above."""
+    """Return the cells of some rows, counted within the row group, as above.
+
+    In another process: these are pages that nobody here understood. Raises StampTooLarge too.
+    """
+    with parquet_errors(file.id.path, None, "a page"):
+        return run_isolated(
+            _cells_by_row_group,
+            (file.id, file.page_bytes),
+            row_group,
+            column,
+            list(rows),
+            read_at=file.read_at,
+        )
+
+
+def _cells_by_row_group(
+    read_at: ReadAt, lent: tuple[FileId, int], row_group: int, column: str, rows: list[int]
+) -> list[bytes | None]:
     wanted = set(rows)
     # To the end, though the last row may come sooner: only then is it known that no page had a
     # value more or less than it said, by which each later one is another row's.
-    cells = cells_by_pyarrow(file, row_group, column)
+    cells = cells_by_pyarrow(LentFile(*lent, read_at), row_group, column)
     found = {row: cell.as_py() for row, cell in cells if row in wanted}
     return [found[row] for row in rows]
 
 
 def cells_by_pyarrow(
-    file: OpenFile, row_group: int, column: str
+    file: OpenFile | LentFile, row_group: int, column: str
 ) -> Iterator[tuple[int, pa.LargeBinaryScalar]]:
     """Yield every row of a row group, counted within it, and its cell as pyarrow reads it.
 
@@ -317,14 +380,14 @@ def cells_by_pyarrow(
     footer = read_footer(file)
     window, metadata = footer.window, footer.metadata
     path, group = file.id.path, metadata.row_group(row_group)
-    (leaf,) = leaf_places(metadata, [column])
-    largest = check_chunk(window, group.column(leaf), StampTooLarge)
+    (chunk,) = _chunks_of(footer, [row_group], leaf_places(metadata, [column]))
+    largest = check_chunk(window, chunk, StampTooLarge)
     source = Source(window)
     done = 0
     with parquet_errors(path, source, "a page"):
         reader = pq.ParquetFile(
             pa.PythonFile(source, mode="r"),
-            metadata=metadata,
+            metadata=metadata.native,
             page_checksum_verification=True,
             buffer_size=RUN_BYTES,
         )
@@ -356,7 +419,7 @@ def _binary(values: pa.Array) -> Iterator[pa.LargeBinaryScalar]:
 # --- what pages inflate to -------------------------------------------------------------------
 
 
-def leaf_places(metadata: pq.FileMetaData, columns: Sequence[str]) -> list[int]:
+def leaf_places(metadata: FileMetadata, columns: Sequence[str]) -> list[int]:
     """Return the places of the leaf columns that stand for ``columns``, in order of places."""
     wanted = set(columns)
     paths = (metadata.schema.column(number).path for number in range(len(metadata.schema)))
@@ -367,26 +430,19 @@ def leaf_places(metadata: pq.FileMetaData, columns: Sequence[str]) -> list[int]:
     ]
 
 
-def check_columns(
-    file: Readable, metadata: pq.FileMetaData, row_groups: Sequence[int], leaves: Sequence[int]
-) -> None:
+def check_columns(file: Readable, chunks: Sequence[ChunkMetadata]) -> None:
     """Raise FileUnreadable for columns that would inflate to more than is read at a time.
 
     Most are so short that their codec cannot do that, and cost nothing.
     """
-    for number in row_groups:
-        group = metadata.row_group(number)
-        for leaf in leaves:
-            column = group.column(leaf)
-            stored = max(column.total_compressed_size, 0)
-            ratio = INFLATION.get(column.compression, file.page_bytes)
-            if stored * ratio > file.page_bytes or column.total_uncompressed_size > file.page_bytes:
-                check_chunk(file, column, FileUnreadable)
+    for chunk in chunks:
+        ratio = INFLATION.get(chunk.codec or "", file.page_bytes)
+        stored = chunk.total_compressed_size * ratio
+        if max(stored, chunk.total_uncompressed_size) > file.page_bytes:
+            check_chunk(file, chunk, FileUnreadable)
 
 
-def check_chunk(
-    file: Readable, column: pq.ColumnChunkMetaData, refusal: type[StoredDataError]
-) -> int:
+def check_chunk(file: Readable, chunk: ChunkMetadata, refusal: type[StoredDataError]) -> int:
     """Return what the largest page of a column chunk inflates to, by the headers of all of them.
 
     pyarrow inflates what a header says, whatever that is. Raises ``refusal`` where it is more than
@@ -394,8 +450,7 @@ def check_chunk(
     values than the chunk.
     """
     path = file.id.path
-    start = _chunk_start(column)
-    end = start + column.total_compressed_size
+    start, end = chunk.start, chunk.start + chunk.total_compressed_size
     values = largest = total = 0
     reached = start
     try:
@@ -408,7 +463,7 @@ def check_chunk(
     except MISTAKEN:
         reached = -1
     check_size(total, MOST_INFLATED, path, refusal)
-    if reached != end or values != column.num_values:
+    if reached != end or values != chunk.num_values:
         raise FileUnreadable(
             f"a column of {file_name(path)} has other pages than its footer says", path
         )
@@ -431,58 +486,23 @@ def check_size(
 def describe_chunk(footer: Footer, row_group: int, leaf: int) -> Chunk | None:
     """Return where a column chunk is and how it is written, or None if that is not understood.
 
-    pyarrow tells all of it but the place of the offset index and which LZ4 is meant, so these
-    are read from the footer's bytes: from the chunk's path on, which stands there once for
-    each row group, and only if what follows agrees with what pyarrow says.
+    Raises FileUnreadable where it cannot be where the footer says.
     """
-    column = footer.metadata.row_group(row_group).column(leaf)
     schema = footer.metadata.schema.column(leaf)
     if schema.max_repetition_level or schema.physical_type != "BYTE_ARRAY":
         return None
-    # A name with dots of its own is not found, and the chunk left to pyarrow.
-    path = b"".join(_packed(name.encode()) for name in column.path_in_schema.split("."))
-    # Field 3 after field 2, a list; of so many; strings. With its first byte, no name in the schema
-    # looks like it.
-    sought = bytes([0x19, (column.path_in_schema.count(".") + 1) << 4 | 8]) + path
-    place = footer.content.find(sought)
-    while place >= 0:
-        try:
-            meta, end = read_struct(footer.content, place + len(sought), after_field=_META_PATH)
-            rest, _ = read_struct(footer.content, end, after_field=3)
-        except ThriftError:
-            meta, rest = {}, {}
-        if (meta.get(_META_DATA_PAGE), meta.get(_META_COMPRESSED), meta.get(_META_VALUES)) == (
-            column.data_page_offset,
-            column.total_compressed_size,
-            column.num_values,
-        ):
-            return _chunk(column, schema, meta, rest)
-        place = footer.content.find(sought, place + 1)
-    return None
-
-
-def _packed(name: bytes) -> bytes:
-    length = len(name)
-    head = bytes([length]) if length < 128 else bytes([length & 0x7F | 0x80, length >> 7])
-    return head + name
-
-
-def _chunk(
-    column: pq.ColumnChunkMetaData, schema: pq.ColumnSchema, meta: Struct, rest: Struct
-) -> Chunk | None:
-    codec = CODECS.get(meta.get(_META_CODEC, -1))
-    if codec is None or 8 in rest or 9 in rest:  # encrypted
+    group = footer.metadata.row_group(row_group)
+    with parquet_errors(footer.window.id.path, None, "the footer"):
+        chunk = group.column(leaf)
+    if chunk.codec is None or chunk.is_encrypted or chunk.num_values != group.num_rows:
         return None
-    dictionary = column.dictionary_page_offset or 0
-    start = min(dictionary or column.data_page_offset, column.data_page_offset)
-    offset, size = rest.get(_CHUNK_OFFSET_INDEX), rest.get(_CHUNK_OFFSET_INDEX_LENGTH)
     return Chunk(
-        start=start,
-        length=column.total_compressed_size,
-        codec=codec,
-        rows=column.num_values,
+        start=chunk.start,
+        length=chunk.total_compressed_size,
+        codec=chunk.codec,
+        rows=chunk.num_values,
         max_definition_level=schema.max_definition_level,
-        offset_index=(offset, size) if offset and size else None,
+        offset_index=chunk.offset_index,
     )
 
 
@@ -609,12 +629,6 @@ def _walk_pages(file: OpenFile | Window, chunk: Chunk) -> PageTable | None:
         return None
     offsets, sizes, first_rows = np.array(locations, np.int64).T.copy()
     return PageTable(offsets, sizes, np.append(first_rows, row), dictionary, len(locations))
-
-
-def _chunk_start(column: pq.ColumnChunkMetaData) -> int:
-    """Return where a column chunk begins: with its dictionary, where it has one."""
-    first: int = column.data_page_offset
-    return min(column.dictionary_page_offset or first, first)
 
 
 def _rows_of(header: Struct) -> int | None:
@@ -1583,14 +1597,14 @@ def read_rows(
     are read in as few reads as they lie apart. Raises FileUnreadable for damaged pages.
     """
     window = footer.window
-    leaves = leaf_places(footer.metadata, columns)
-    at_hand = Ranges(window, _merged_ranges(footer.metadata.row_group(row_group), leaves))
-    check_columns(at_hand, footer.metadata, [row_group], leaves)
+    chunks = _chunks_of(footer, [row_group], leaf_places(footer.metadata, columns))
+    at_hand = Ranges(window, _merged_ranges(chunks))
+    check_columns(at_hand, chunks)
     source = Source(at_hand)
     with parquet_errors(window.id.path, source, "a page"):
         reader = pq.ParquetFile(
             pa.PythonFile(source, mode="r"),
-            metadata=footer.metadata,
+            metadata=footer.metadata.native,
             page_checksum_verification=True,
         )
         table = reader.read_row_group(row_group, columns=columns, use_threads=False)
@@ -1616,13 +1630,9 @@ def _field(
     return fields[kind.get_field_index(name)]
 
 
-def _merged_ranges(group: pq.RowGroupMetaData, leaves: list[int]) -> list[tuple[int, int]]:
-    """Return where the chunks of some leaves are, as start and end, near ones as one."""
-    found: list[tuple[int, int]] = []
-    for leaf in leaves:
-        column = group.column(leaf)
-        start = _chunk_start(column)
-        found.append((start, start + column.total_compressed_size))
+def _merged_ranges(chunks: Sequence[ChunkMetadata]) -> list[tuple[int, int]]:
+    """Return where some chunks are, as start and end, near ones as one."""
+    found = [(chunk.start, chunk.start + chunk.total_compressed_size) for chunk in chunks]
     merged: list[tuple[int, int]] = []
     for start, end in sorted(found):
         if merged and start - merged[-1][1] <= GAP_BYTES:

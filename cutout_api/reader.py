@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
@@ -23,6 +23,7 @@ from .errors import (
     FileUnreadable,
     InvalidParameter,
     NotFound,
+    NotParquet,
     PathForbidden,
     Saturated,
     StampMissing,
@@ -31,6 +32,7 @@ from .errors import (
     shorten,
 )
 from .index import NEVER, NO_ID, Epoch, FileIndex, IndexCache, IndexStore, Location
+from .isolation import close_pool
 from .lookup import Lookup
 from .request import CutoutRequest, IdentifyRequest, Meaning
 from .settings import Settings
@@ -110,6 +112,7 @@ class Reader:
         self._epochs.shutdown(wait=False, cancel_futures=True)
         self.catalog.close()
         self.archive.close()
+        close_pool()
 
     def run(self, work: Callable[[], T], patience: int = 1) -> T:
         """Return what ``work`` returns, done as one of the concurrent reads, within its deadline.
@@ -279,12 +282,9 @@ class Reader:
         candidates: list[tuple[Location, FileIndex]] = []
         damaged: FileUnreadable | None = None
         known = False
-        for file_id in self.archive.locate(request.path or ""):
-            try:
-                with self.opened(file_id) as file:
-                    index = self._indexes.get(file)
-            except FileUnreadable as error:
-                damaged = error
+        for index in self.indexes_at(request.path or ""):
+            if isinstance(index, FileUnreadable):
+                damaged = index
                 continue
             known = known or index.has_keys(request.survey, request.keys)
             found = index.find(request.survey, request.keys)
@@ -330,6 +330,24 @@ class Reader:
         return _Opened(self.archive, file_id)
 
     # --- for those who read many alerts at once ---
+
+    def indexes_at(self, path: str) -> Iterator[FileIndex | FileUnreadable]:
+        """Yield the index of each file that a path names, or why the file cannot be read.
+
+        Among others a summary of them is left out: it holds no alerts itself.
+        """
+        files = self.archive.locate(path)
+        for file_id in files:
+            try:
+                with self.opened(file_id) as file:
+                    index = self._indexes.get(file)
+            except FileUnreadable as error:
+                yield error
+            except NotParquet:
+                if len(files) == 1:
+                    raise
+            else:
+                yield index
 
     def index_of(self, file: OpenFile) -> FileIndex:
         return self._indexes.get(file)

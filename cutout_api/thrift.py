@@ -54,6 +54,8 @@ class _Reader:
             self.place += 1
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
+                if shift > 56 and value >> 64:
+                    raise ThriftError("a number is longer than 64 bits")
                 return value
             shift += 7
             if shift > 63:

@@ -16,8 +16,8 @@ PACKAGE = Path(cutout_api.__file__).parent
 
 # From the bottom up. A module may import any that stands in an earlier line.
 LAYERS = (
-    ("errors", "thrift", "http_cache", "whole_files", "celestial"),
-    ("settings", "metrics", "surveys", "fetch", "gunzip", "hdus"),
+    ("errors", "thrift", "http_cache", "whole_files", "celestial", "isolation"),
+    ("settings", "metrics", "surveys", "fetch", "gunzip", "hdus", "footer"),
     ("tiles", "planes"),
     ("stamp", "client", "geometry", "storage", "sky", "derived", "joining", "table_formats"),
     ("epochs", "render", "columns"),

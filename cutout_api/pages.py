@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from .errors import FileUnreadable, NotParquet
+from .layouts import stamps_of
 from .storage import OpenFile, Source, file_name
 from .thrift import Struct, ThriftError, ThriftShort, read_struct
 
@@ -250,19 +251,25 @@ def read_cell_by_row_group(file: OpenFile, row_group: int, column: str, row: int
 
     Raises FileUnreadable for damaged pages.
     """
-    return read_cells_by_row_group(file, row_group, column, [row])[0]
+    (cell,) = read_cells_by_row_group(file, row_group, column, [row])
+    if isinstance(cell, FileUnreadable):
+        raise cell
+    return cell
 
 
 def read_cells_by_row_group(
     file: OpenFile, row_group: int, column: str, rows: Sequence[int]
-) -> list[bytes | None]:
-    """Return the cells of some rows, counted within the row group, as above."""
+) -> list[bytes | FileUnreadable | None]:
+    """Return the cells of some rows, counted within the row group, or why one holds no bytes."""
     footer = read_footer(file)
     (values,) = _read_columns(footer.window, footer.metadata, [row_group], [column])
-    with parquet_errors(file.id.path, None, "a page"):
-        # One by one: together they may be more than a column of binary holds. Text is taken for
-        # the bytes it is.
-        return [values.slice(row, 1).cast(pa.large_binary())[0].as_py() for row in rows]
+    where = f"{column} of {file_name(file.id.path)}"
+    return [
+        FileUnreadable(f"{where} holds {cell}", file.id.path)
+        if isinstance(cell, ValueError)
+        else cell
+        for cell in stamps_of(values, rows)
+    ]
 
 
 # --- where the pages are -----------------------------------------------------------------------

@@ -18,8 +18,8 @@ PACKAGE = Path(cutout_api.__file__).parent
 LAYERS = (
     ("errors", "thrift", "http_cache", "whole_files"),
     ("settings", "metrics", "surveys", "fetch"),
-    ("stamp", "client", "geometry", "storage", "sky", "derived", "joining", "table_formats"),
-    ("epochs", "render", "columns"),
+    ("stamp", "client", "geometry", "storage", "sky", "derived", "layouts", "table_formats"),
+    ("epochs", "render", "columns", "joining"),
     ("pages", "wcs", "presets", "history"),
     ("views", "labels"),
     ("panels",),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +15,22 @@ import numpy as np
 import pyarrow as pa
 
 from .epochs import Entry
-from .index import BINARY, INTEGERS, column_of, exact_integers, leaf_numbers, plain_values
+from .layouts import (
+    BYTES,
+    FLOATS,
+    INTEGERS,
+    NUMBERS,
+    Leaves,
+    decoded,
+    exact_integers,
+    floats_of,
+    plain_values,
+)
 from .pages import Footer, encrypted_column, parquet_errors, read_columns, read_footer
 from .storage import FileId, OpenFile
 from .surveys import KINDS, SURVEYS, Key, KeyValue, Survey
 
-FLOATS = ("DOUBLE", "FLOAT")
-ANYTHING = (*INTEGERS, *BINARY, "BOOLEAN")
+ANYTHING = ((*INTEGERS, *BYTES, "BOOLEAN", *FLOATS),)
 
 AlertRow = tuple[
     int | None,
@@ -33,7 +42,7 @@ AlertRow = tuple[
     float | None,
     bool | None,
 ]
-"""Alert id, packed object id, time, band, brightness, ra, dec, sign; None: null or no number."""
+"""Alert id, packed object, time, band, brightness, ra, dec, sign; None: null or no number."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,8 @@ class AlertColumns:
     survey: Survey
     alert_ids: list[int | None]
     object_ids: list[int | None]
-    """Packed, as ``survey.object_key.pack`` does; None too for what is not an object's name."""
+    """Packed, as ``survey.object_key.pack`` does; None too for what is not an object's name. Of an
+    alert without an object, the number of what moves there, below zero: no object's id is."""
     times: list[float | None]
     bands: list[str | None]
     brightness: list[float | None]
@@ -82,18 +92,28 @@ class AlertColumns:
 
 def make_entry(survey: Survey, file_id: FileId, number: int, row: AlertRow) -> Entry:
     alert_id, object_id, time, band, brightness, ra, dec, sign = row
+    moves = survey.moving_key is not None and object_id is not None and object_id <= 0
     return Entry(
         file_id,
         number,
         alert_id,
-        None if object_id is None else survey.object_key.unpack(object_id),
+        None if object_id is None or moves else survey.object_key.unpack(object_id),
         math.nan if time is None else time,
         band,
         math.nan if brightness is None else brightness,
         math.nan if ra is None else ra,
         math.nan if dec is None else dec,
         None if sign is None else bool(sign),
+        # 0 and -1 are what earlier versions cataloged of alerts that have neither.
+        -object_id if moves and object_id is not None and object_id < -1 else None,
     )
+
+
+def pack_object(survey: Survey, entry: Entry) -> int | None:
+    """Return what is the same of all alerts of an object, or of what moves, as it is cataloged."""
+    if entry.object_id is not None:
+        return survey.object_key.pack(entry.object_id)
+    return None if entry.moving_id is None else -entry.moving_id
 
 
 def read_alert_columns(file: OpenFile) -> list[AlertColumns]:
@@ -102,23 +122,25 @@ def read_alert_columns(file: OpenFile) -> list[AlertColumns]:
     Raises FileUnreadable, NotParquet.
     """
     footer = read_footer(file)
-    leaves = leaf_numbers(footer.metadata)
+    with parquet_errors(file.id.path, None, "the schema"):
+        leaves = Leaves(footer.metadata)
 
-    def named(columns: tuple[str, ...], types: tuple[str, ...]) -> str:
-        return column_of(footer.metadata, leaves, columns, types) or ""
+    def named(columns: tuple[str, ...], types: tuple[tuple[str, ...], ...]) -> str:
+        return leaves.find(columns, *types) or ""
 
     def named_key(key: Key) -> str:
-        return named(key.columns, INTEGERS + BINARY)
+        return leaves.find_key(key) or ""
 
     names = {
         survey.name: (
             named_key(survey.alert_key),
             named_key(survey.object_key),
-            named(survey.time_columns, FLOATS),
+            named_key(survey.moving_key) if survey.moving_key else "",
+            named(survey.time_columns, NUMBERS),
             named(survey.band_columns, ANYTHING),
-            named(survey.brightness_columns, FLOATS),
-            named(survey.ra_columns, FLOATS),
-            named(survey.dec_columns, FLOATS),
+            named(survey.brightness_columns, NUMBERS),
+            named(survey.ra_columns, NUMBERS),
+            named(survey.dec_columns, NUMBERS),
             named(survey.sign_columns, ANYTHING),
         )
         for survey in SURVEYS
@@ -140,23 +162,20 @@ def read_alert_columns(file: OpenFile) -> list[AlertColumns]:
         ]
 
 
-def _warn_of_encryption(footer: Footer, leaves: Mapping[str, int], survey: Survey) -> str:
+def _warn_of_encryption(footer: Footer, leaves: Leaves, survey: Survey) -> str:
     """Return a sentence about the stamps that nobody can read, empty where there are none."""
-    columns = (
-        column_of(footer.metadata, leaves, survey.stamp_column_names(kind), BINARY)
-        for kind in KINDS
-    )
+    found = (leaves.find_stamps(survey.stamp_column_names(kind)) for kind in KINDS)
     return "; ".join(
-        encrypted_column(footer, leaves[column])
-        for column in columns
-        if column and any(chunk.is_encrypted for chunk in footer.metadata.chunks(leaves[column]))
+        encrypted_column(footer, leaf)
+        for _, leaf in filter(None, found)
+        if any(chunk.is_encrypted for chunk in footer.metadata.chunks(leaf))
     )
 
 
 def _convert(
     survey: Survey, rows: int, arrays: list[pa.Array | None], warning: str
 ) -> AlertColumns:
-    alert, object_, time, band, brightness, ra, dec, sign = arrays
+    alert, object_, moving, time, band, brightness, ra, dec, sign = arrays
     nothing: list[Any] = [None] * rows
 
     def floats(values: pa.Array | None) -> list[float | None]:
@@ -164,8 +183,8 @@ def _convert(
 
     return AlertColumns(
         survey,
-        alert_ids=nothing if alert is None else exact_integers(alert).to_pylist(),
-        object_ids=nothing if object_ is None else _packed(object_, survey.object_key),
+        alert_ids=nothing if alert is None else _packed(alert, survey.alert_key),
+        object_ids=_packed_objects(survey, rows, object_, moving),
         times=floats(time),
         bands=nothing if band is None else _mapped(band, survey.bands.get),
         brightness=floats(brightness),
@@ -178,17 +197,35 @@ def _convert(
 
 def _floats(values: pa.Array) -> list[float | None]:
     """Return float64, to which a float32 converts exactly; None for null, NaN and infinities."""
-    numbers = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    numbers = floats_of(values).to_numpy(zero_copy_only=False)
     found: list[float | None] = numbers.tolist()
     for place in np.flatnonzero(~np.isfinite(numbers)):
         found[place] = None
     return found
 
 
+def _packed_objects(
+    survey: Survey, rows: int, objects: pa.Array | None, moving: pa.Array | None
+) -> list[int | None]:
+    packed: list[int | None] = [None] * rows
+    if objects is not None:
+        packed = _packed(objects, survey.object_key)
+    if moving is None or survey.moving_key is None:
+        return packed
+    moves = _packed(moving, survey.moving_key)
+    return [
+        -other if number is None and other is not None else number
+        for number, other in zip(packed, moves, strict=True)
+    ]
+
+
 def _packed(values: pa.Array, key: Key) -> list[int | None]:
-    if key.pack is int:
-        exact: list[int | None] = exact_integers(values).to_pylist()
-        return exact
+    """Return ids as the catalog keeps them; None too for what names nothing."""
+    if key.is_number:
+        numbers = exact_integers(values).to_pylist()
+        return [
+            number if number is not None and number >= key.least else None for number in numbers
+        ]
 
     def pack(name: Any) -> int | None:
         try:
@@ -203,7 +240,7 @@ def _mapped(values: pa.Array, convert: Callable[..., Any]) -> list[Any]:
     """Return what each value converts to; each different value is converted once."""
     encoded = plain_values(values).dictionary_encode()
     texts = (
-        value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        decoded(value) if isinstance(value, bytes) else value
         for value in encoded.dictionary.to_pylist()
     )
     meanings = [convert(value) for value in texts]

@@ -263,12 +263,14 @@ class Batch:
         values = [request.keys[key.name] for request in requests]
         best: dict[int, tuple[Any, Location]] = {}
         damaged: FileUnreadable | None = None
-        known = False
+        lacking: str | None = ""
         for index in self._reader.indexes_at(template.path or ""):
             if isinstance(index, FileUnreadable):
                 damaged = index
                 continue
-            known = known or index.has_keys(template.survey, template.keys)
+            if lacking is not None:
+                reason = index.lacks_keys(template.survey, template.keys)
+                lacking = None if reason is None else lacking or reason
             for place, found in index.find_many(template.survey, key, values):
                 candidate = (rank_copy(template, found, index), found)
                 if place not in best or best[place][0] < candidate[0]:
@@ -278,7 +280,7 @@ class Batch:
             if damaged is not None and not (place in best and template.names_one_alert)
             else entry_of(best[place][1])
             if place in best
-            else not_found(request, known)
+            else not_found(request, lacking)
             for place, request in enumerate(requests)
         ]
 

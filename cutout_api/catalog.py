@@ -27,7 +27,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
-from .alert_columns import AlertColumns, make_entry
+from .alert_columns import AlertColumns, make_entry, pack_object
 from .epochs import Entry, drop_repeats
 from .errors import CatalogUnavailable
 from .settings import Address
@@ -187,7 +187,14 @@ class Catalog:
 
     def alerts_of(self, survey: Survey, object_ids: Sequence[KeyValue]) -> list[Entry]:
         """Return the alerts of these objects in the order of time, each alert once."""
-        packed = [survey.object_key.pack(object_id) for object_id in object_ids]
+        return self._of_objects(survey, list(map(survey.object_key.pack, object_ids)))
+
+    def alerts_like(self, survey: Survey, entry: Entry) -> list[Entry]:
+        """Return the alerts of the object, or of what moves, that an alert is one of."""
+        packed = pack_object(survey, entry)
+        return [entry] if packed is None else self._of_objects(survey, [packed])
+
+    def _of_objects(self, survey: Survey, packed: Sequence[int]) -> list[Entry]:
         if len(packed) == 1:
             entries = _entries(survey, self._rows(("object", survey.name), packed[0]))
         else:
@@ -212,7 +219,7 @@ class Catalog:
             near = [alerts.c.place.between(start, start + EXAMPLES_FROM - 1) for start in starts]
             seen = (
                 sa.select(alerts.c.object_id)
-                .where(sa.or_(*near), alerts.c.object_id.is_not(None))
+                .where(sa.or_(*near), alerts.c.object_id >= survey.object_key.least_packed)
                 .distinct()
             )
             counted = (

@@ -7,7 +7,7 @@ an alert) are no columns. Source of the names: the public API of the Fink broker
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -17,6 +17,7 @@ import orjson
 import pyarrow as pa
 
 from .derived import ZTF_DERIVED, Derived
+from .layouts import exact_integers, is_text, named_once, spellings, text_of
 from .surveys import KINDS, LSST, ZTF, Survey
 
 
@@ -31,11 +32,13 @@ class Rule:
     asked: bool = False
     """Only where a caller names it."""
 
-    def name(self, path: str) -> str | None:
+    def name(self, path: str, *, any_case: bool) -> str | None:
         """Return the name of a leaf that this rule is for, without its prefix."""
+        fold = str.lower if any_case else str
         if self.path.endswith("."):
-            return path[len(self.path) :] if path.startswith(self.path) else None
-        return path if path == self.path else None
+            is_field = fold(path[: len(self.path)]) == fold(self.path)
+            return path[len(self.path) :] if is_field else None
+        return path if fold(path) == fold(self.path) else None
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,7 @@ LSST_SOURCES = View(
         Rule("ssSource.", "r:ssSource_", asked=True),
         Rule("mpc_orbits.", "r:mpc_orbits_", asked=True),
         *_STAMPS,
+        *_STAMP_FIELDS,
     ),
     rest="f:",
     least=(("r:diaObjectId", pa.int64()), ("r:diaSourceId", pa.int64())),
@@ -149,6 +153,7 @@ LSST_OBJECTS = View(
         Rule("mpc_orbits.", "r:mpc_orbits_", asked=True),
         *(Rule(rule.path, "r:", asked=True) for rule in _ALERT),
         *_STAMPS,
+        *_STAMP_FIELDS,
     ),
     rest="f:",
     least=(("r:diaObjectId", pa.int64()),),
@@ -175,6 +180,8 @@ class Column:
     path: str
     type: pa.DataType
     asked: bool
+    convert: Callable[[pa.Array], pa.Array] | None = None
+    """What makes ``type`` of what the file holds; None: that is the type."""
 
 
 _KNOWN_SCHEMAS = 16
@@ -196,22 +203,86 @@ def columns_of(view: View, schema: pa.Schema) -> Mapping[str, Column]:
 
 
 def _name_columns(view: View, schema: pa.Schema) -> dict[str, Column]:
+    """Return the columns by name: in the survey's usual spelling, whatever the file's is.
+
+    Of two columns that differ only in case each keeps its own.
+    """
     found: list[tuple[int, str, Column]] = []
-    for path, kind in leaves(schema):
+    kinds = named_once(list(leaves(schema)))
+    spelled = spellings(kinds)
+    usual = _usual_names(view.described, tuple(view.survey.bands.values()))
+    for path, kind in kinds.items():
+        convert, any_case = _id_conversion(view.survey, path, kind), path.lower() in spelled
+        if convert is None and _is_bytes(kind):
+            continue
         place, name, asked = len(view.rules), path, False
         prefix: str | None = view.rest
         for number, rule in enumerate(view.rules):
-            matched = rule.name(path)
+            matched = rule.name(path, any_case=any_case)
             if matched is not None:
                 place, prefix, name, asked = number, rule.prefix, matched, rule.asked
                 break
-        if prefix is not None:
-            found.append((place, prefix + name.replace(".", "_"), Column(path, kind, asked)))
+        if prefix is None:
+            continue
+        name = prefix + name.replace(".", "_")
+        if any_case:
+            name = usual.get(name.lower(), name)
+        column = Column(path, kind, asked)
+        if convert is not None:
+            twin = _exact_twin(view.survey, path, kinds, spelled)
+            column = Column(twin, convert[0], asked, convert[1])
+        found.append((place, name, column))
     found.sort(key=lambda entry: entry[0])
     columns: dict[str, Column] = {}
     for _, name, column in found:
         columns.setdefault(name, column)
     return columns
+
+
+Conversion = tuple[pa.DataType, Callable[[pa.Array], pa.Array]]
+_TO_INTEGERS: Conversion = (pa.int64(), exact_integers)
+_TO_TEXT: Conversion = (pa.string(), text_of)
+
+
+def _id_conversion(survey: Survey, path: str, kind: pa.DataType) -> Conversion | None:
+    """Return what an id has to become that a file keeps as something else; None: nothing."""
+    folded = path.lower()
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    key = next((it for it in survey.keys if folded in map(str.lower, it.columns)), None)
+    if key is not None and not key.is_number:
+        return _TO_TEXT if _is_bytes(kind) else None
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        is_id = folded.rpartition(".")[2] in map(str.lower, survey.id_names)
+        return _TO_INTEGERS if is_id else None
+    return _TO_INTEGERS if key is not None and (is_text(kind) or _is_bytes(kind)) else None
+
+
+def _exact_twin(
+    survey: Survey, path: str, kinds: Mapping[str, pa.DataType], spelled: Mapping[str, str]
+) -> str:
+    """Return the column that holds the same id of the same alert exactly, or ``path``."""
+    for key in survey.keys:
+        twins = [it for name in key.columns if (it := spelled.get(name.lower())) is not None]
+        if path in twins:
+            return min(twins, key=lambda it: _inexactness(kinds[it]))
+    return path
+
+
+def _inexactness(kind: pa.DataType) -> int:
+    """Return how far a type is from integers, as ``Leaves.find_key`` takes columns of ids."""
+    return 0 if pa.types.is_integer(kind) else 2 if pa.types.is_floating(kind) else 1
+
+
+@cache
+def _usual_names(described: tuple[tuple[str, str], ...], bands: tuple[str, ...]) -> dict[str, str]:
+    """Return the names that are described, by what they are in lower case."""
+    return {
+        name.lower(): name
+        for prefix, section in described
+        for short in _descriptions()[section]
+        for name in (prefix + short.replace("*", band, 1) for band in bands)
+    }
 
 
 def maps_of(view: View, schema: pa.Schema) -> dict[str, str]:
@@ -231,13 +302,13 @@ def maps_of(view: View, schema: pa.Schema) -> dict[str, str]:
 
 
 def leaves(schema: pa.Schema) -> Iterator[tuple[str, pa.DataType]]:
-    """Yield dotted name and type of each leaf that holds one value a row, and no bytes."""
+    """Yield dotted name and type of each leaf that holds one value a row."""
 
     def walk(path: str, kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
         if pa.types.is_struct(kind):
             for field in kind:
                 yield from walk(f"{path}.{field.name}", field.type)
-        elif not (pa.types.is_nested(kind) or _is_bytes(kind)):
+        elif not pa.types.is_nested(kind):
             yield path, kind
 
     for field in schema:

@@ -32,6 +32,8 @@ class Entry:
     dec: float = math.nan
     positive: bool | None = None
     """Whether the source is brighter than in the template."""
+    moving_id: int | None = None
+    """Of ``survey.moving_key``, where the alert belongs to no object."""
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,7 @@ def describe_surveys() -> dict[str, Any]:
             "title": survey.name.upper(),
             "alertKey": survey.alert_key.name,
             "objectKey": survey.object_key.name,
+            "movingKey": survey.moving_key and survey.moving_key.name,
             "timeName": survey.time_name,
             "timeScale": survey.time_scale.upper(),
             "mjdOffset": survey.mjd_offset,

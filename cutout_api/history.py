@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from .columns import History
 from .derived import to_numbers
 from .joining import Columns, convert, join, without_nan
+from .layouts import exact_integers, spellings
 
 VALID, UPPER_LIMIT, BAD_QUALITY = "valid", "upperlim", "badquality"
 NO_ALERT = -1
@@ -58,9 +59,16 @@ def _measurements(history: History, columns: Columns, packets: pa.Array) -> Colu
     there = structs.is_valid()
     structs, parents = structs.filter(there), parents.filter(there)
     found: Columns = {}
-    for place, field in enumerate(structs.type):
-        name = history.rule.prefix or ""
-        found[name + field.name] = without_nan(structs.flatten()[place])
+    prefix = history.rule.prefix or ""
+    shown = spellings(columns)
+    fields = spellings(field.name for field in structs.type)
+    for field, values in zip(structs.type, structs.flatten(), strict=True):
+        name = prefix + field.name
+        if field.name.lower() in fields:
+            name = shown.get(name.lower(), name)
+        found[name] = without_nan(values)
+    if history.alert_name in found:
+        found[history.alert_name] = exact_integers(found[history.alert_name])
     found[history.object_name] = columns[history.object_name].take(parents)
     return found
 
@@ -104,10 +112,9 @@ def _tags(history: History, past: Columns) -> pa.Array:
 
 
 def _exact_ids(ids: pa.Array | None, rows: int) -> pa.Array:
-    """Return ids as int64; what a file keeps as floats is no id any more."""
-    if ids is None or not pa.types.is_integer(ids.type):
+    if ids is None:
         return pa.array(np.full(rows, NO_ALERT), pa.int64())
-    return convert(ids, pa.int64()).fill_null(NO_ALERT)
+    return ids.fill_null(NO_ALERT)
 
 
 def _newest_first(times: NDArray[np.float64], ids: pa.Array) -> NDArray[np.int64]:

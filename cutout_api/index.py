@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import logging
 import os
 import threading
@@ -23,12 +24,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from . import metrics
 from .errors import FileUnreadable, StampTooLarge, StoredDataError
-from .footer import FileMetadata
+from .layouts import NUMBERS, Leaves, exact_integers, floats_of, is_bytes, plain_values
 from .pages import (
     MISTAKEN,
     CellMap,
@@ -69,7 +69,6 @@ OVERHEAD_BYTES = 6_000
 FORMAT = 3
 """Of stored indexes; one of another format is built anew."""
 _MAGIC = b"CUTOUTIX"
-INTEGERS, BINARY = ("INT32", "INT64"), ("BYTE_ARRAY",)
 
 Arrays = dict[str, NDArray[Any]]
 Cell = bytes | StoredDataError | None
@@ -110,12 +109,15 @@ class FileIndex:
         rows: NDArray[np.int64],
         surveys: Mapping[str, SurveyKeys],
         stamps: Mapping[tuple[str, str], StampColumn],
+        doubts: Mapping[str, str] | None = None,
     ) -> None:
         self.file_id = file_id
         self.row_groups = rows
         """First row of each row group, and one more: the number of rows."""
         self.surveys = surveys
         self.stamps = stamps
+        self.doubts = doubts or {}
+        """Name of a key, or ``survey/kind`` of stamps -> why its column cannot be used."""
         self.tables: dict[tuple[str, int], PageTable] = {}
         self.cells: dict[tuple[str, int], CellMap] = {}
         self.growth = 0
@@ -156,18 +158,25 @@ class FileIndex:
             if found is not None:
                 yield place, found
 
-    def has_keys(self, survey: Survey, keys: Mapping[str, KeyValue]) -> bool:
-        """Tell whether the file has a column for each of the keys."""
+    def lacks_keys(self, survey: Survey, keys: Mapping[str, KeyValue]) -> str | None:
+        """Return why alerts cannot be looked up by these keys; None where the file has them all."""
         known = self.surveys.get(survey.name)
-        if known is None:
-            return False
-        return (survey.alert_key.name not in keys or known.has_alerts) and (
-            survey.object_key.name not in keys or known.has_objects
-        )
+        for key, there in zip(
+            survey.keys,
+            (known and known.has_objects, known and known.has_alerts),
+            strict=True,
+        ):
+            if key.name in keys and not there:
+                return self.doubts.get(key.name, "")
+        return None
 
     def stamp_column(self, survey: Survey, kind: str) -> StampColumn | None:
         """Return the column that holds the stamps of ``kind``, if the file has one."""
         return self.stamps.get((survey.name, kind))
+
+    def stamp_doubt(self, survey: Survey, kind: str) -> str | None:
+        """Return why a column that is named like that of ``kind`` holds no stamps."""
+        return self.doubts.get(f"{survey.name}/{kind}")
 
     def read_stamp(self, file: OpenFile, column: StampColumn, row: int) -> bytes | None:
         """Return the stored bytes of one stamp, None where it is null, reading as few as known how.
@@ -227,12 +236,10 @@ class FileIndex:
         chunk, cells = column.chunks[row_group], self.cells.get((column.name, row_group))
         left = set(rows.tolist())
 
-        def passing(
-            found: Iterable[tuple[int, bytes | None]], way: str
-        ) -> Iterator[tuple[int, Cell]]:
+        def passing(found: Iterable[tuple[int, Cell]], way: str) -> Iterator[tuple[int, Cell]]:
             before = len(left)
             for row, cell in found:
-                if cells is None or cells.is_right(row, cell):
+                if cells is None or isinstance(cell, StoredDataError) or cells.is_right(row, cell):
                     left.discard(row)
                     yield row, cell
             metrics.count_stamp(way, before - len(left))
@@ -405,20 +412,30 @@ def build_index(file: OpenFile) -> FileIndex:
     """
     footer = read_footer(file)
     first_rows = first_rows_of(footer)
-    leaves = leaf_numbers(footer.metadata)
-    keys = _read_keys(footer, leaves)
+    with parquet_errors(file.id.path, None, "the schema"):
+        leaves = Leaves(footer.metadata)
+    doubts: dict[str, str] = {}
+    keys = _read_keys(footer, leaves, doubts)
     stamps: dict[tuple[str, str], StampColumn] = {}
-    for survey in SURVEYS:
-        for kind in KINDS:
-            name = column_of(footer.metadata, leaves, survey.stamp_column_names(kind), BINARY)
-            if name is not None:
-                chunks = tuple(
-                    describe_chunk(footer, row_group, leaves[name])
-                    for row_group in range(footer.metadata.num_row_groups)
-                )
-                stamps[survey.name, kind] = StampColumn(name, chunks)
-    index = FileIndex(file.id, first_rows, keys, stamps)
-    for column in stamps.values():
+    columns: dict[str, StampColumn] = {}
+    for survey, kind in itertools.product(SURVEYS, KINDS):
+        if survey.name not in keys:
+            continue
+        names = survey.stamp_column_names(kind)
+        found = leaves.find_stamps(names)
+        if found is None:
+            reason = leaves.doubt(names)
+            if reason:
+                doubts[f"{survey.name}/{kind}"] = reason
+            continue
+        name, leaf = found
+        if name not in columns:
+            groups = range(footer.metadata.num_row_groups)
+            chunks = tuple(describe_chunk(footer, row_group, leaf) for row_group in groups)
+            columns[name] = StampColumn(name, chunks)
+        stamps[survey.name, kind] = columns[name]
+    index = FileIndex(file.id, first_rows, keys, stamps, doubts)
+    for column in columns.values():
         for row_group, chunk in enumerate(column.chunks):
             # Of the others the headers are walked when one of their stamps is asked for.
             if chunk is not None and chunk.offset_index is not None:
@@ -428,71 +445,58 @@ def build_index(file: OpenFile) -> FileIndex:
     return index
 
 
-def leaf_numbers(metadata: FileMetadata) -> dict[str, int]:
-    """Return the dotted names of the leaf columns that hold one value a row, and their places."""
-    schema = metadata.schema
-    return {
-        column.path: number
-        for number, column in enumerate(schema.column(i) for i in range(len(schema)))
-        if column.max_repetition_level == 0
-    }
-
-
-def column_of(
-    metadata: FileMetadata,
-    leaves: Mapping[str, int],
-    names: tuple[str, ...],
-    types: tuple[str, ...],
-) -> str | None:
-    """Return the first of several dotted names that this file has with such a parquet type."""
-    for name in names:
-        if name in leaves and metadata.schema.column(leaves[name]).physical_type in types:
-            return name
-    return None
-
-
-def _read_keys(footer: Footer, leaves: Mapping[str, int]) -> dict[str, SurveyKeys]:
-    """Read ids and times of every survey whose columns the file has."""
+def _read_keys(footer: Footer, leaves: Leaves, doubts: dict[str, str]) -> dict[str, SurveyKeys]:
+    """Read ids and times of every survey whose columns the file has; add to ``doubts``."""
     named: dict[str, tuple[str | None, str | None, str | None]] = {}
     for survey in SURVEYS:
-
-        def column(key: Key) -> str | None:
-            return column_of(footer.metadata, leaves, key.columns, INTEGERS + BINARY)
-
-        alert, object_ = column(survey.alert_key), column(survey.object_key)
-        time = column_of(footer.metadata, leaves, survey.time_columns, ("DOUBLE", "FLOAT"))
+        alert, object_ = (leaves.find_key(key) for key in (survey.alert_key, survey.object_key))
         if alert or object_:
-            named[survey.name] = (alert, object_, time)
+            named[survey.name] = (alert, object_, leaves.find(survey.time_columns, *NUMBERS))
+    for survey in SURVEYS:
+        alert, object_, _ = named.get(survey.name, (None,) * 3)
+        if named and not (alert or object_):
+            continue  # the file is of another survey
+        for key, column in ((survey.alert_key, alert), (survey.object_key, object_)):
+            reason = None if column else leaves.doubt(key.columns)
+            if reason:
+                doubts[key.name] = reason
     wanted = sorted({name for names in named.values() for name in names if name})
     arrays = dict(zip(wanted, read_columns(footer, wanted), strict=True))
     with parquet_errors(footer.window.id.path, None, "a key column"):
         return {
-            survey: _order_keys(
-                footer.metadata.num_rows, *(arrays.get(name or "") for name in names)
+            survey.name: _order_keys(
+                survey,
+                footer.metadata.num_rows,
+                *(arrays.get(name or "") for name in named[survey.name]),
             )
-            for survey, names in named.items()
+            for survey in SURVEYS
+            if survey.name in named
         }
 
 
 def _order_keys(
-    rows: int, alerts: pa.Array | None, objects: pa.Array | None, times: pa.Array | None
+    survey: Survey,
+    rows: int,
+    alerts: pa.Array | None,
+    objects: pa.Array | None,
+    times: pa.Array | None,
 ) -> SurveyKeys:
     numbers = np.arange(rows, dtype=np.int32)
     row_times = np.full(rows, NEVER)
     if times is not None:
-        found, valid = numbers_of(times.cast(pa.float64()))
+        found, valid = numbers_of(floats_of(times))
         row_times = np.where(valid & np.isfinite(found), found, NEVER)
     row_alerts = np.full(rows, NO_ID)
     alert_rows = numbers[:0]
     if alerts is not None:
-        found, valid = numbers_of(exact_integers(alerts))
+        found, valid = _ids_of(alerts, survey.alert_key)
         row_alerts = np.where(valid, found, NO_ID)
         rows_with = numbers[valid]
         alert_rows = rows_with[np.lexsort((rows_with, row_times[rows_with], row_alerts[rows_with]))]
     object_values: NDArray[Any] = np.zeros(0, np.int64)
     object_rows = numbers[:0]
     if objects is not None:
-        values, rows_with = _comparable(objects)
+        values, rows_with = _comparable(objects, survey.object_key)
         order = np.lexsort((rows_with, row_alerts[rows_with], row_times[rows_with], values))
         object_values, object_rows = values[order], rows_with[order]
     return SurveyKeys(
@@ -507,60 +511,18 @@ def _order_keys(
     )
 
 
-def exact_integers(values: pa.Array) -> pa.Array:
-    """Return ids as int64 with no float in between; null for what is none, or too large."""
+def _ids_of(values: pa.Array, key: Key) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return ids as int64, and which of them name something."""
+    found, valid = numbers_of(exact_integers(values))
+    return found, valid & (found >= key.least)
+
+
+def _comparable(values: pa.Array, key: Key) -> tuple[NDArray[Any], NDArray[np.int32]]:
+    """Return the ids that name something, as int64 or as bytes, and their rows."""
     values = plain_values(values)
-    if pa.types.is_uint64(values.type):
-        fits = pc.less_equal(values, pa.scalar(2**63 - 1, pa.uint64()))
-        return pc.if_else(fits, values, pa.scalar(None, pa.uint64())).cast(pa.int64())
-    if pa.types.is_integer(values.type):
-        return values.cast(pa.int64())
-    if not _is_text(values.type):  # times, decimals: whole numbers underneath, but no ids
-        return pa.nulls(len(values), pa.int64())
-    return pa.array([_whole(text) for text in values.to_pylist()], pa.int64())
-
-
-def plain_values(values: pa.Array) -> pa.Array:
-    """Return an array without what may be wrapped around its values."""
-    if isinstance(values, pa.ExtensionArray):
-        values = values.storage
-    if pa.types.is_dictionary(values.type):
-        values = values.dictionary_decode()
-    if pa.types.is_string_view(values.type):
-        return values.cast(pa.large_string())
-    if pa.types.is_binary_view(values.type):
-        return values.cast(pa.large_binary())
-    return values
-
-
-def _whole(text: str | bytes | None) -> int | None:
-    try:
-        number = int(text or "x")
-    except ValueError:
-        return None
-    # Only as it would be sent: "007" and " 7" are other names than 7.
-    spelled = str(number) if isinstance(text, str) else str(number).encode()
-    return number if spelled == text and -(2**63) <= number < 2**63 else None
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return any(
-        check(kind)
-        for check in (
-            pa.types.is_string,
-            pa.types.is_large_string,
-            pa.types.is_binary,
-            pa.types.is_large_binary,
-        )
-    )
-
-
-def _comparable(values: pa.Array) -> tuple[NDArray[Any], NDArray[np.int32]]:
-    """Return the values that are not null, as int64 or as bytes, and their rows."""
-    values = plain_values(values)
-    if pa.types.is_integer(values.type):
-        converted, valid = numbers_of(exact_integers(values))
-    elif _is_text(values.type):
+    if key.is_number:
+        converted, valid = _ids_of(values, key)
+    elif is_bytes(values.type):
         converted, valid = _as_bytes(values)
     else:
         converted, valid = np.zeros(len(values), np.int64), np.zeros(len(values), bool)
@@ -568,9 +530,9 @@ def _comparable(values: pa.Array) -> tuple[NDArray[Any], NDArray[np.int32]]:
 
 
 def _as_bytes(texts: pa.Array) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Return texts as an array of bytes, and which of them are there."""
+    """Return bytes as an array of numpy, and which of them are there."""
     valid = _validity_of(texts)
-    large = pa.types.is_large_string(texts.type) or pa.types.is_large_binary(texts.type)
+    large = pa.types.is_large_binary(texts.type)
     _, offsets, content = texts.buffers()
     if not valid.any() or content is None:
         return np.zeros(len(texts), "S1"), valid & False
@@ -799,6 +761,7 @@ def pack_index(index: FileIndex) -> bytes:
         "file": list(asdict(index.file_id).values()),
         "surveys": {},
         "stamps": [],
+        "doubts": dict(index.doubts),
         "tables": [],
         "cells": [],
     }
@@ -844,7 +807,9 @@ def unpack_index(content: bytes) -> FileIndex | None:
         (survey, kind): StampColumn(name, tuple(chunk and _chunk(chunk) for chunk in chunks))
         for survey, kind, name, chunks in header["stamps"]
     }
-    index = FileIndex(FileId(*header["file"]), arrays["row_groups"], surveys, stamps)
+    index = FileIndex(
+        FileId(*header["file"]), arrays["row_groups"], surveys, stamps, header.get("doubts")
+    )
     for number, (name, row_group, dictionary, confirmed) in enumerate(header["tables"]):
         table = _named(arrays, f"tables/{number}")
         index.tables[name, row_group] = PageTable(

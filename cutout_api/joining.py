@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .layouts import EXACT, exact_integers, is_text
+
 Columns = dict[str, pa.Array]
-EXACT = 2**53
-"""Up to here a float64 holds every whole number."""
 
 
 def join(parts: Sequence[Columns], rows: Sequence[int]) -> Columns:
@@ -49,15 +49,9 @@ def _plain(values: pa.Array) -> pa.Array:
         values = values.storage
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
-    if _is_text(values.type):
+    if is_text(values.type):
         values = values.cast(pa.string())
     return values
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    )
 
 
 def common_type(pieces: Sequence[pa.Array]) -> pa.DataType:
@@ -108,13 +102,8 @@ def _fits_int64(values: pa.Array) -> bool:
 
 def _is_whole(values: pa.Array) -> bool:
     """Tell whether those of some floats that are numbers are whole and exact."""
-    numbers = _numbers(values)
-    return bool(_exact_integers(numbers[~np.isnan(numbers)]).all())
-
-
-def _exact_integers(numbers: np.ndarray) -> np.ndarray:
-    whole: np.ndarray = (numbers == np.trunc(numbers)) & (np.abs(numbers) < EXACT)
-    return whole
+    numbers = values.filter(pc.invert(pc.is_nan(values)))
+    return bool(exact_integers(numbers).null_count == numbers.null_count)
 
 
 def _is_exact(values: pa.Array) -> bool:
@@ -128,8 +117,7 @@ def convert(values: pa.Array, kind: pa.DataType) -> pa.Array:
         return values
     if pa.types.is_floating(values.type) and pa.types.is_integer(kind):
         # An id that a file keeps as a float is no id any more.
-        numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
-        values = pa.array(numbers, pa.float64(), mask=~_exact_integers(numbers))
+        values = exact_integers(values)
     try:
         return values.cast(kind)
     except pa.ArrowException:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import cache
 
-from .alert_columns import AlertColumns, make_entry, read_alert_columns
+from .alert_columns import AlertColumns, make_entry, pack_object, read_alert_columns
 from .catalog import HOW_TO_FILL, Catalog
 from .epochs import PLAIN, Choice, Entry, choose_epochs, drop_repeats
 from .errors import AlertNotFound, NotParquet, shorten
@@ -117,7 +117,7 @@ class Lookup:
         self, meaning: Meaning, known: Mapping[str, list[Entry]] | None
     ) -> list[Entry]:
         """Return the alerts of the object that an id names, or one of whose alerts it names."""
-        survey, object_id = meaning.survey, meaning.value
+        survey = meaning.survey
         near = [] if known is None else known[survey.name]
         if meaning.key is survey.alert_key:
             number = int(meaning.value)
@@ -125,12 +125,17 @@ class Lookup:
                 named = self._catalog.find_alert(survey, number)
             else:
                 named = next((entry for entry in near if entry.alert_id == number), None)
-            if named is None or named.object_id is None:
-                return [] if named is None else [named]
-            object_id = named.object_id
+            if named is None:
+                return []
+            if known is None:
+                return self._catalog.alerts_like(survey, named)
+            packed = pack_object(survey, named)
+            if packed is None:
+                return [named]
+            return [entry for entry in near if pack_object(survey, entry) == packed]
         if known is None:
-            return self._catalog.alerts_of(survey, [object_id])
-        return [entry for entry in near if entry.object_id == object_id]
+            return self._catalog.alerts_of(survey, [meaning.value])
+        return [entry for entry in near if entry.object_id == meaning.value]
 
     def _entries_near(self, path: str, meanings: Sequence[Meaning]) -> dict[str, list[Entry]]:
         """Return, by survey, the alerts of the objects that the meanings may be about.

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from .errors import FileUnreadable, NotParquet, StampTooLarge, StoredDataError
 from .footer import ChunkMetadata, FileMetadata
 from .isolation import ReadAt, run_isolated
+from .layouts import StoredCell, stamps_of
 from .storage import (
     GAP_BYTES,
     RUN_BYTES,
@@ -338,18 +339,22 @@ def read_cell_by_row_group(file: OpenFile, row_group: int, column: str, row: int
 
     Raises FileUnreadable for damaged pages.
     """
-    return read_cells_by_row_group(file, row_group, column, [row])[0]
+    (cell,) = read_cells_by_row_group(file, row_group, column, [row])
+    if isinstance(cell, FileUnreadable):
+        raise cell
+    return cell
 
 
 def read_cells_by_row_group(
     file: OpenFile, row_group: int, column: str, rows: Sequence[int]
-) -> list[bytes | None]:
-    """Return the cells of some rows, counted within the row group, as above.
+) -> list[bytes | FileUnreadable | None]:
+    """Return the cells of some rows, counted within the row group, or why one holds no bytes.
 
     In another process: these are pages that nobody here understood. Raises StampTooLarge too.
     """
+    where = f"{column} of {file_name(file.id.path)}"
     with parquet_errors(file.id.path, None, "a page"):
-        return run_isolated(
+        cells = run_isolated(
             _cells_by_row_group,
             (file.id, file.page_bytes),
             row_group,
@@ -357,22 +362,28 @@ def read_cells_by_row_group(
             list(rows),
             read_at=file.read_at,
         )
+    return [
+        FileUnreadable(f"{where} holds {cell}", file.id.path)
+        if isinstance(cell, ValueError)
+        else cell
+        for cell in cells
+    ]
 
 
 def _cells_by_row_group(
     read_at: ReadAt, lent: tuple[FileId, int], row_group: int, column: str, rows: list[int]
-) -> list[bytes | None]:
+) -> list[StoredCell]:
     wanted = set(rows)
     # To the end, though the last row may come sooner: only then is it known that no page had a
     # value more or less than it said, by which each later one is another row's.
     cells = cells_by_pyarrow(LentFile(*lent, read_at), row_group, column)
-    found = {row: cell.as_py() for row, cell in cells if row in wanted}
+    found = {row: cell for row, cell in cells if row in wanted}
     return [found[row] for row in rows]
 
 
 def cells_by_pyarrow(
     file: OpenFile | LentFile, row_group: int, column: str
-) -> Iterator[tuple[int, pa.LargeBinaryScalar]]:
+) -> Iterator[tuple[int, StoredCell]]:
     """Yield every row of a row group, counted within it, and its cell as pyarrow reads it.
 
     A few pages are held at a time. Raises FileUnreadable for damaged pages, StampTooLarge.
@@ -398,22 +409,15 @@ def cells_by_pyarrow(
         try:
             for batch in batches:
                 values = _leaf(pa.Table.from_batches([batch]), column)
-                yield from enumerate(_binary(values), done)
+                yield from enumerate(stamps_of(values), done)
                 done += len(values)
         except pa.ArrowNotImplementedError:
             # pyarrow joins no dictionaries inside a struct; a whole row group it reads.
             table = reader.read_row_group(row_group, [column], use_threads=False)
-            yield from enumerate(_binary(_leaf(table, column).slice(done)), done)
+            yield from enumerate(stamps_of(_leaf(table, column).slice(done)), done)
             done = table.num_rows
         if done != group.num_rows:
             raise ValueError("a column is shorter than its row group")
-
-
-def _binary(values: pa.Array) -> Iterator[pa.LargeBinaryScalar]:
-    """Yield cells as bytes: one by one, since together they may be more than a column of binary
-    holds. Text is taken for the bytes it is."""
-    for row in range(len(values)):
-        yield values.slice(row, 1).cast(pa.large_binary())[0]
 
 
 # --- what pages inflate to -------------------------------------------------------------------
@@ -422,11 +426,10 @@ def _binary(values: pa.Array) -> Iterator[pa.LargeBinaryScalar]:
 def leaf_places(metadata: FileMetadata, columns: Sequence[str]) -> list[int]:
     """Return the places of the leaf columns that stand for ``columns``, in order of places."""
     wanted = set(columns)
+    prefixes = tuple(f"{name}." for name in wanted)
     paths = (metadata.schema.column(number).path for number in range(len(metadata.schema)))
     return [
-        number
-        for number, path in enumerate(paths)
-        if path in wanted or path.partition(".")[0] in wanted
+        number for number, path in enumerate(paths) if path in wanted or path.startswith(prefixes)
     ]
 
 
@@ -1189,7 +1192,7 @@ def compare_with_pyarrow(file: OpenFile, row_group: int, column: str, cells: Cel
     path = file.id.path
     try:
         for row, cell in cells_by_pyarrow(file, row_group, column):
-            if not cells.is_right(row, cell.as_buffer() if cell.is_valid else None):
+            if isinstance(cell, ValueError) or not cells.is_right(row, cell):
                 break
         else:
             return

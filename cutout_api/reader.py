@@ -281,19 +281,21 @@ class Reader:
         """
         candidates: list[tuple[Location, FileIndex]] = []
         damaged: FileUnreadable | None = None
-        known = False
+        lacking: str | None = ""
         for index in self.indexes_at(request.path or ""):
             if isinstance(index, FileUnreadable):
                 damaged = index
                 continue
-            known = known or index.has_keys(request.survey, request.keys)
+            if lacking is not None:
+                reason = index.lacks_keys(request.survey, request.keys)
+                lacking = None if reason is None else lacking or reason
             found = index.find(request.survey, request.keys)
             if found is not None:
                 candidates.append((found, index))
         if damaged is not None and not (candidates and request.names_one_alert):
             raise damaged
         if not candidates:
-            raise not_found(request, known)
+            raise not_found(request, lacking)
         if len(candidates) == 1:
             return candidates[0]
         return max(candidates, key=lambda candidate: rank_copy(request, *candidate))
@@ -447,11 +449,11 @@ def stamp_missing(
 ) -> StampMissing:
     """Return the error for an alert that lacks some of the stamps asked for."""
     absent = [kind for kind in missing if index.stamp_column(request.survey, kind) is None]
-    why = (
-        f"its file holds no column for {', '.join(absent)}"
-        if absent
-        else f"{', '.join(missing)} is null in the archive"
-    )
+    doubts = (index.stamp_doubt(request.survey, kind) for kind in absent)
+    why = f"{', '.join(missing)} is null in the archive"
+    if absent:
+        reason = "".join(f": {doubt}" for doubt in doubts if doubt)
+        why = f"its file holds no column for {', '.join(absent)}{reason}"
     hint = f"; there is {', '.join(there)}" if there else ""
     error = StampMissing(
         f"alert {location.epoch.alert_id} is there, but {why}{hint}", parameter="kind"
@@ -460,12 +462,16 @@ def stamp_missing(
     return error
 
 
-def not_found(request: CutoutRequest, known: bool) -> AlertNotFound:
-    """Return the error for an alert that no file of a path has; ``known``: one has such ids."""
+def not_found(request: CutoutRequest, lacking: str | None) -> AlertNotFound:
+    """Return the error for an alert that no file of a path has.
+
+    ``lacking`` says why no file has such ids at all, empty where nothing is known of it; None: one
+    has them.
+    """
     sought = " and ".join(f"{name} {value}" for name, value in request.keys.items())
-    if known:
+    if lacking is None:
         return AlertNotFound(f"no alert with {sought} in {shorten(request.path)}")
     return AlertNotFound(
         f"{shorten(request.path)} has no column for {', '.join(request.keys)}: "
-        f"it does not hold alerts of {request.survey.name.upper()}"
+        + (lacking or f"it does not hold alerts of {request.survey.name.upper()}")
     )

@@ -97,6 +97,8 @@ def describe_entry(entry: Entry | None, survey: Survey) -> dict[str, Any]:
         "dec": entry.dec,
         "positive": entry.positive,
     }
+    if survey.moving_key is not None and entry.moving_id is not None:
+        facts[survey.moving_key.name] = str(entry.moving_id)
     return {name: _finite(value) for name, value in facts.items()}
 
 

@@ -324,8 +324,8 @@ _BANDS = tuple(dict.fromkeys(band for survey in SURVEYS[::-1] for band in survey
 ONE, EVERY = "one", "all"
 INT64_SCHEMA = {
     "oneOf": [
-        {"type": "string", "pattern": "^-?[0-9]{1,19}$"},
-        {"type": "integer", "format": "int64"},
+        {"type": "string", "pattern": "^[0-9]{1,19}$"},
+        {"type": "integer", "format": "int64", "minimum": 1},
     ]
 }
 KEY_SCHEMAS: Mapping[str, Mapping[str, Any]] = {
@@ -625,7 +625,7 @@ IDENTIFY_PARAMETERS: Mapping[str, Parameter] = {
             "An alert's or an object's id, of either survey.",
             parse_any_id,
             example=SURVEYS[0].object_key.example,
-            schema={"type": "string", "pattern": r"^(ZTF[0-9]{2}[a-z]{7}|-?[0-9]{1,18})$"},
+            schema={"type": "string", "pattern": r"^(ZTF[0-9]{2}[a-z]{7}|[0-9]{1,18})$"},
             required=True,
         ),
         PARAMETERS["hdfsPath"],

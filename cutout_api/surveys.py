@@ -77,12 +77,29 @@ class Key:
 
     name: str
     columns: tuple[str, ...]
-    parse: Callable[[object], KeyValue]
+    read: Callable[[object], KeyValue]
     description: str
     example: str
     pack: Callable[[KeyValue], int] = int
     """The value as an int64, for the catalog; raises ValueError for what is not one."""
     unpack: Callable[[int], KeyValue] = int
+    least: int = 1
+    """Of numbers: those below it stand for no alert or no object, as 0 and -1 do in LSST files."""
+
+    @property
+    def is_number(self) -> bool:
+        return self.pack is int
+
+    @property
+    def least_packed(self) -> int:
+        return self.least if self.is_number else 0
+
+    def parse(self, value: object) -> KeyValue:
+        """Return what a caller sent as a value of this key; raises ValueError for what is none."""
+        found = self.read(value)
+        if isinstance(found, int) and found < self.least:
+            raise ValueError(f"must be at least {self.least}: 0 and below stand for none")
+        return found
 
     def takes(self, text: str) -> bool:
         """Whether a text may be one of its values."""
@@ -102,10 +119,14 @@ class Survey:
     """Names one alert."""
     object_key: Key
     """Names an object, which has one alert per epoch."""
+    moving_key: Key | None
+    """Names what moves through the sky, whose alerts belong to no object."""
     time_columns: tuple[str, ...]
     """Orders an object's alerts, in days; the alert id breaks ties and stands in for it."""
     stamp_columns: tuple[str, ...]
-    """Templates of the column that holds a stamp."""
+    """Templates of the column that holds a stamp: the usual one, then what other writers make."""
+    id_names: tuple[str, ...]
+    """Last names of columns that hold ids, which no answer shows as floats."""
     file_key: str
     """The key that names a saved file, where the caller gave it; the alert id otherwise."""
     response_key: str
@@ -158,22 +179,24 @@ ZTF = Survey(
     alert_key=Key(
         "candid",
         columns=("candid", "candidate.candid"),
-        parse=parse_int64,
+        read=parse_int64,
         description="ZTF alert id. Without it, the latest alert of the object.",
         example="2656254792815010011",
     ),
     object_key=Key(
         "objectId",
         columns=("objectId",),
-        parse=parse_ztf_name,
+        read=parse_ztf_name,
         description="ZTF object name: ZTF, two digits, seven letters.",
         example="ZTF24abssjsb",
         pack=pack_ztf_name,
         unpack=unpack_ztf_name,
     ),
+    moving_key=None,  # each of its alerts has an object of its own
     time_columns=("candidate.jd", "jd"),
-    # The alert packet ships fits.gz.
-    stamp_columns=("cutout{kind}.stampData",),
+    # The alert packet ships fits.gz, with the name of the file; brokers drop the name.
+    stamp_columns=("cutout{kind}.stampData", "cutout{kind}"),
+    id_names=("objectId", "candid", "pid"),
     file_key="objectId",
     response_key="b:cutout{kind}_stampData",
     time_scale="utc",
@@ -198,19 +221,34 @@ LSST = Survey(
     alert_key=Key(
         "diaSourceId",
         columns=("diaSourceId", "diaSource.diaSourceId"),
-        parse=parse_int64,
+        read=parse_int64,
         description="LSST alert id.",
         example="169936132527095844",
     ),
     object_key=Key(
         "diaObjectId",
         columns=("diaObjectId", "diaSource.diaObjectId", "diaObject.diaObjectId"),
-        parse=parse_int64,
+        read=parse_int64,
         description="LSST object id: the latest diaSource of that object.",
         example="169830579938263176",
     ),
+    moving_key=Key(
+        "ssObjectId",
+        columns=("ssObjectId", "diaSource.ssObjectId", "ssSource.ssObjectId"),
+        read=parse_int64,
+        description="LSST id of a solar system object.",
+        example="22552096084275251",
+    ),
     time_columns=("midpointMjdTai", "diaSource.midpointMjdTai"),
-    stamp_columns=("cutout{kind}",),
+    stamp_columns=("cutout{kind}", "cutout{kind}.stampData"),
+    id_names=(
+        "diaSourceId",
+        "diaObjectId",
+        "ssObjectId",
+        "parentDiaSourceId",
+        "diaForcedSourceId",
+        "alertId",
+    ),
     file_key="diaSourceId",
     response_key="b:cutout{kind}",
     time_scale="tai",

@@ -107,6 +107,10 @@ def write_csv(head: Head, chunks: Iterable[Chunk]) -> Iterator[bytes]:
 
 
 def _csv(table: pa.Table, *, header: bool) -> bytes:
+    for number, column in enumerate(table.columns):
+        if pa.types.is_string(column.type):  # many readers end a text at a NUL
+            texts = pc.replace_substring(column, "\0", "\ufffd")
+            table = table.set_column(number, table.column_names[number], texts)
     sink = io.BytesIO()
     pa_csv.write_csv(table, sink, pa_csv.WriteOptions(include_header=header))
     return sink.getvalue()
@@ -179,7 +183,7 @@ VOTABLE_TYPES: tuple[tuple[Callable[[pa.DataType], bool], str], ...] = (
     (pa.types.is_float32, 'datatype="float"'),
     (pa.types.is_floating, 'datatype="double"'),
 )
-_NOT_XML = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x{FFFE}\x{FFFF}]"
+_NOT_XML = "[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\ufffe\uffff]"
 
 
 def write_votable(head: Head, chunks: Iterable[Chunk]) -> Iterator[bytes]:
@@ -218,9 +222,8 @@ def _votable_field(head: Head, field: pa.Field, id_: str) -> str:
     unit, text = head.describe(field.name)
     unit = f" unit={quoteattr(unit)}" if unit else ""
     text = f"<DESCRIPTION>{escape(text)}</DESCRIPTION>" if text else ""
-    return (
-        f"<FIELD ID={quoteattr(id_)} name={quoteattr(field.name)} {datatype}{unit}>{text}</FIELD>\n"
-    )
+    name = re.sub(_NOT_XML, "\ufffd", field.name)
+    return f"<FIELD ID={quoteattr(id_)} name={quoteattr(name)} {datatype}{unit}>{text}</FIELD>\n"
 
 
 def _votable_cells(column: pa.ChunkedArray) -> list[str]:

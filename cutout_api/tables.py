@@ -31,6 +31,7 @@ from .errors import (
 )
 from .history import add_history
 from .joining import Columns, join, take_map_apart, without_nan
+from .layouts import Leaves, clean_text, exact_integers, spellings
 from .pages import Footer, first_rows_of, read_footer, read_rows
 from .reader import PATIENCE, Reader, find_again
 from .settings import Limits
@@ -49,10 +50,6 @@ CHUNK_STAMPS = 96
 HISTORY_ROWS = 10
 """What an alert counts for whose history is asked for too: all of it is in memory at once."""
 SECOND = 1 / 86400
-
-
-ID_TYPES = ("INT32", "INT64", "BYTE_ARRAY")
-"""Of parquet: what the index of a file takes for ids too."""
 
 
 @dataclass(frozen=True)
@@ -394,19 +391,23 @@ def _read_part(
     chosen = _chosen(asked, columns)
     history = asked.view.history
     paths = {name: column.path for name, column in chosen.items()}
-    if asked.history and history is not None and history.column in schema.names:
-        paths[history.column] = history.column
+    packets = None if history is None else spellings(schema.names).get(history.column.lower())
+    if asked.history and history is not None and packets is not None:
+        paths[history.column] = packets
     maps = {
         start: path
         for start, path in maps_of(asked.view, schema).items()
         if asked.columns is None or any(name.startswith(start) for name in asked.columns)
     }
-    key = _key_path(asked.view.survey, footer)
-    wanted = dict.fromkeys((*paths.values(), *maps.values(), *key))
+    key = Leaves(footer.metadata).find_key(asked.view.survey.alert_key)
+    wanted = dict.fromkeys((*paths.values(), *maps.values(), *filter(None, (key,))))
     read = _read_paths(footer, entries, list(wanted))
-    for path in key:
-        _check_ids(file, read[path], entries)
-    found = {name: read[path] for name, path in paths.items()}
+    if key is not None:
+        _check_ids(file, read[key], entries)
+    found = {}
+    for name, path in paths.items():
+        convert = chosen[name].convert if name in chosen else None
+        found[name] = read[path] if convert is None else convert(read[path])
     for start, path in maps.items():
         for name, values in take_map_apart(read[path]).items():
             found.setdefault(start + name, values)
@@ -430,13 +431,6 @@ def _chosen(asked: TableRequest, columns: Mapping[str, Column]) -> dict[str, Col
     return {name: column for name, column in columns.items() if name in wanted}
 
 
-def _key_path(survey: Survey, footer: Footer) -> tuple[str, ...]:
-    """Return the column of alert ids, as a tuple of one, or of none where the file has none."""
-    columns = (footer.metadata.schema.column(n) for n in range(len(footer.metadata.schema)))
-    there = {column.path for column in columns if column.physical_type in ID_TYPES}
-    return tuple(name for name in survey.alert_key.columns if name in there)[:1]
-
-
 def _read_paths(footer: Footer, entries: Sequence[Entry], paths: list[str]) -> dict[str, pa.Array]:
     """Return the cells of some rows, by the path of their column, in the order of ``entries``."""
     first_rows = first_rows_of(footer)
@@ -451,7 +445,7 @@ def _read_paths(footer: Footer, entries: Sequence[Entry], paths: list[str]) -> d
         places.append(mine)
         arrays = read_rows(footer, group, rows[mine] - first_rows[group], paths)
         for path, values in zip(paths, arrays, strict=True):
-            pieces[path].append(values)
+            pieces[path].append(clean_text(values))
     if len(places) == 1:
         return {path: values[0] for path, values in pieces.items()}
     back = pa.array(np.argsort(np.concatenate(places)))
@@ -460,8 +454,7 @@ def _read_paths(footer: Footer, entries: Sequence[Entry], paths: list[str]) -> d
 
 def _check_ids(file: OpenFile, values: pa.Array, entries: Sequence[Entry]) -> None:
     """Raise FileChanged unless each row holds the alert that the catalog says."""
-    for value, entry in zip(values.to_pylist(), entries, strict=True):
-        held = int(value) if isinstance(value, str) and value.lstrip("-").isdigit() else value
+    for held, entry in zip(exact_integers(values).to_pylist(), entries, strict=True):
         if entry.alert_id is not None and held != entry.alert_id:
             raise FileChanged(file.id.path)
 

@@ -356,7 +356,7 @@ def test_an_unknown_id_is_404_and_says_how_fresh_the_catalog_is(world: World) ->
         {"candid": "5"},
         {"candid": str(2**63 - 1)},
         {"objectId": "ZTF19zzzzzzz"},
-        {"diaObjectId": "-1"},
+        {"diaObjectId": "1"},
         {"objectId": "ZTF19zzzzzzz", "epochs": "all"},
         {"objectId": "ZTF24aaaaaaa", "candid": str(world.rows[0]["candid"])},
     ):

@@ -115,7 +115,7 @@ def test_names_may_be_stored_as_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "columns", [{"x": [1]}, {"candid": [1.5]}, {"candid": [[1]]}, {"ra": [1.0], "jd": [2.0]}]
+    "columns", [{"x": [1]}, {"candid": [True]}, {"candid": [[1]]}, {"ra": [1.0], "jd": [2.0]}]
 )
 def test_a_file_without_ids_is_of_no_survey(tmp_path: Path, columns: dict[str, Any]) -> None:
     write(tmp_path, columns)

@@ -152,6 +152,7 @@ function useMatch(match, matches) {
     .map((entry) => ({
       alert: entry[survey.alertKey],
       object: entry[survey.objectKey],
+      moving: entry[survey.movingKey],
       mjd: entry[survey.timeName] === null ? NaN : entry[survey.timeName] - survey.mjdOffset,
       date: entry.date,
       band: entry.band,
@@ -163,7 +164,8 @@ function useMatch(match, matches) {
   if (!bands.includes(view.band)) view.band = "";
   fillBands(bands.filter((band) => view.epochs.some((epoch) => epoch.band === band)));
   const others = matches.filter((other) => other !== match);
-  find("#curve-title").textContent = view.epochs[0].object ?? view.epochs[0].alert;
+  const { object, moving, alert } = view.epochs[0];
+  find("#curve-title").textContent = object ?? (moving ? `${survey.movingKey} ${moving}` : alert);
   find("#curve-note").replaceChildren(
     ...others.map((other) => make("a", { href: writeAddress("/", { [other.key]: other.value }) }, `It is a ${other.key} too.`)),
   );
@@ -476,13 +478,14 @@ function chosenKind() {
 // ---- facts
 
 function fillFacts({ alert, facts, flags }) {
-  const { alertKey, objectKey, timeName, unit, lessIsBrighter } = view.survey;
+  const { alertKey, objectKey, movingKey, timeName, unit, lessIsBrighter } = view.survey;
   const epoch = currentEpoch();
   const brightness = alert.brightness ?? null;
   const error = epoch?.error > 0 ? ` ± ${Number(epoch.error.toPrecision(2))}` : "";
   const rows = [
     [alertKey, alert[alertKey] ?? view.shown],
     [objectKey, alert[objectKey]],
+    [movingKey, alert[movingKey]],
     ["date", alert.date],
     [timeName, alert[timeName]],
     ["band", alert.band],

@@ -121,7 +121,7 @@ class FileIndex:
         self.tables: dict[tuple[str, int], PageTable] = {}
         self.cells: dict[tuple[str, int], CellMap] = {}
         self.growth = 0
-        """How many times it has learnt something; it is worth keeping then."""
+        """How many times it has learnt what is worth storing: cells, or every page of a chunk."""
         self._locks: dict[tuple[str, int], threading.Lock] = {}
 
     @property
@@ -302,7 +302,8 @@ class FileIndex:
             self.tables.pop(place, None)
         elif known is None or table.confirmed > known.confirmed:
             self.tables[place] = table
-            self.growth += 1
+            # The first stamp of a file confirms the pages before it, which need not be written.
+            self.growth += table.confirmed == len(table.offsets)
         return table
 
     def learn(self, other: FileIndex) -> bool:

@@ -536,3 +536,21 @@ def test_descriptors_are_closed_with_their_files(folder: Path) -> None:
     archive.locate(".")
     archive.close()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_parts_that_lie_near_each_other_are_read_as_one(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 4096
+    (tmp_path / "a.parquet").write_bytes(content)
+    archive = open_archive(tmp_path)
+    with archive.open(locate_one(archive, "a.parquet")) as file:
+        file.read_at(1, 0)
+        for parts, reads in (
+            ([], 0),
+            ([(5, 10)], 1),
+            ([(5, 10), (15, 1), (60_000, 100)], 1),
+            ([(5, 10), (100_000, 10), (300_001, 7)], 3),
+            ([(5, 10), (len(content) - 3, 3)], 2),
+        ):
+            before = metrics.READS._value.get()
+            assert file.read_parts(parts) == [content[at : at + size] for at, size in parts]
+            assert metrics.READS._value.get() - before == reads

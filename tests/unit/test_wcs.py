@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,6 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from cutout_api.errors import FactMissing
-from cutout_api.stamp import open_fits
 from cutout_api.surveys import LSST, ZTF, Survey
 from cutout_api.wcs import (
     complete_header,
@@ -202,7 +202,7 @@ def test_poles_and_the_meridian_are_places_as_any_other(ra: float, dec: float) -
 
 
 def test_what_is_written_is_read_back_by_astropy() -> None:
-    with open_fits(stamp(content=lsst_stamp())) as hdus:
+    with fits.open(io.BytesIO(lsst_stamp())) as hdus:
         complete_header(hdus[0].header, LSST, None)
         assert WCS(hdus[0].header).has_celestial
         assert hdus[0].header["RADESYS"] == "ICRS"

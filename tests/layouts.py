@@ -153,6 +153,8 @@ def write_layout(path: Path, table: pa.Table, layout: Layout, **options: Any) ->
             connection.register("alerts", table)
             connection.execute(f"COPY (SELECT * FROM alerts) TO '{path}' (FORMAT parquet)")
         return
+    if "view" in (layout.stamps, layout.names):  # pyarrow does not cut these into row groups
+        options = {**options, "row_group_size": max(1, len(table))}
     pq.write_table(table, path, store_schema=layout.writer == "pyarrow", **options)
 
 

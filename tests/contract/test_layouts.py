@@ -394,7 +394,7 @@ def test_ids_and_bands_that_are_no_text_spoil_no_other_alert(world: World, opene
 # --- what stands for no object -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("nothing", ["0", "-1", 0])
+@pytest.mark.parametrize("nothing", ["0", "-1", 0, -(2**63)])
 def test_an_id_that_stands_for_none_is_refused(
     world: World, opened: Open, nothing: str | int
 ) -> None:

@@ -493,6 +493,28 @@ def test_the_night_of_a_file_is_read_from_its_folders(path: str, night: str) -> 
     assert night_of(path) == night
 
 
+def test_what_older_catalogs_hold_for_no_object_makes_no_history(catalog: Catalog) -> None:
+    """They kept 0, or what else a file had: such alerts are nobody's, and no example."""
+    catalog.put_file(a_file(), [alerts((1, 0, 1.0), (2, 0, 2.0), (3, -1, 3.0), survey=LSST)])
+    for number in (1, 2, 3):
+        found = catalog.find_alert(LSST, number)
+        assert found is not None
+        assert (found.object_id, found.moving_id) == (None, None)
+        assert catalog.alerts_like(LSST, found) == [found]
+    assert catalog.examples(LSST) == []
+
+
+def test_what_moves_has_a_history_and_is_no_example(catalog: Catalog) -> None:
+    rows = [(1, -77, 2.0), (2, -77, 1.0), (3, 77, 3.0), (4, -(2**63 - 1), 4.0)]
+    catalog.put_file(a_file(), [alerts(*rows, survey=LSST)])
+    found = catalog.find_alert(LSST, 1)
+    assert found is not None
+    assert (found.object_id, found.moving_id) == (None, 77)
+    assert [entry.alert_id for entry in catalog.alerts_like(LSST, found)] == [2, 1]
+    assert [entry.alert_id for entry in catalog.alerts_of(LSST, [77])] == [3]
+    assert catalog.examples(LSST) == [77]
+
+
 def test_examples_are_objects_of_the_newest_files_with_most_alerts(catalog: Catalog) -> None:
     assert catalog.examples(ZTF) == []
     names = ["ZTF24aaaaaaa", "ZTF24aaaaaab", "ZTF24aaaaaac"]

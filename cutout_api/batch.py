@@ -24,12 +24,12 @@ from .alert_columns import read_alert_columns
 from .batch_request import BatchRequest
 from .epochs import Alert, Entry
 from .errors import (
+    ClientLeft,
     CutoutError,
     DeadlineExceeded,
     FileUnreadable,
     NotFound,
     PathForbidden,
-    Saturated,
     StorageUnavailable,
     StoredDataError,
 )
@@ -48,6 +48,8 @@ from .reader import (
 from .request import CutoutRequest
 from .settings import Limits
 from .storage import FileChanged, FileId, OpenFile
+from .surveys import KeyValue
+from .work import going_on
 
 T = TypeVar("T")
 FIRST_WINDOW = 64
@@ -100,30 +102,68 @@ class _Budget:
         self.used = 0
 
     def add(self, size: int) -> None:
+        going_on()
         with self._lock:
             self.used += size
         if self.used > self._most:
             raise _TooMuch
 
-    def stop(self) -> None:
-        """End the work of a window that nobody waits for any more, with what it adds next."""
-        self._most = -math.inf
+
+class Search:
+    """Looks for the ids of a batch in the files of its path, each file once, some at a time."""
+
+    def __init__(self, reader: Reader, asked: BatchRequest, values: Sequence[KeyValue]) -> None:
+        self._asked, self._values = asked, values
+        self._best: dict[KeyValue, tuple[Any, Location]] = {}
+        self._damaged: FileUnreadable | None = None
+        self._lacking: str | None = ""
+        self._indexes = reader.indexes_at(asked.template.path or "")
+
+    def look(self, seconds: float) -> bool:
+        """Look through files for so long; return whether there may be more of them."""
+        template, key = self._asked.template, self._asked.key
+        end = clock.monotonic() + seconds
+        for index in self._indexes:
+            if isinstance(index, FileUnreadable):
+                self._damaged = index
+            else:
+                if self._lacking is not None:
+                    reason = index.lacks_keys(template.survey, template.keys)
+                    self._lacking = None if reason is None else self._lacking or reason
+                for place, found in index.find_many(template.survey, key, self._values):
+                    value = self._values[place]
+                    candidate = (rank_copy(template, found, index), found)
+                    if value not in self._best or self._best[value][0] < candidate[0]:
+                        self._best[value] = candidate
+            if clock.monotonic() > end:
+                return True
+        return False
+
+    def found(self, request: CutoutRequest) -> Entry | CutoutError:
+        """Return where the newest matching alert is, as ``Reader`` chooses, or why there is none.
+
+        To be called once all files were looked through.
+        """
+        best = self._best.get(request.keys[self._asked.key.name])
+        if self._damaged is not None and not (best and self._asked.template.names_one_alert):
+            return self._damaged
+        return not_found(request, self._lacking) if best is None else entry_of(best[1])
 
 
 class Batches:
-    """Answers batches for all threads of one process, so many at a time."""
+    """Answers batches for all threads of one process."""
 
     def __init__(self, reader: Reader, limits: Limits) -> None:
         self.reader = reader
         self.limits = limits
         self.lookup = Lookup(reader.catalog, reader.archive, reader.opened)
-        self._places = threading.BoundedSemaphore(limits.batches)
 
-    def open(self, asked: BatchRequest) -> Batch:
-        """Return a batch with its first window read; it is to be closed. Raises a CutoutError."""
-        if not self._places.acquire(timeout=self.limits.queue_seconds):
-            raise Saturated("as many batches as this service answers at a time are being answered")
-        batch = Batch(self, asked, self._places.release)
+    def open(self, asked: BatchRequest, has_left: Callable[[], bool] = lambda: False) -> Batch:
+        """Return a batch with its first window read; it is to be closed. Raises a CutoutError.
+
+        ``has_left`` tells whether the client is gone, which ends what has sent nothing yet.
+        """
+        batch = Batch(self, asked, has_left)
         try:
             batch.begin()
         except BaseException:
@@ -135,17 +175,42 @@ class Batches:
 class Batch:
     """One batch: an iterator of results in the order asked, to be taken once, and closed."""
 
-    def __init__(self, batches: Batches, asked: BatchRequest, release: Callable[[], None]) -> None:
+    def __init__(self, batches: Batches, asked: BatchRequest, has_left: Callable[[], bool]) -> None:
         self._reader, self._lookup = batches.reader, batches.lookup
         self._limits, self._asked = batches.limits, asked
-        self._release = release
+        self._has_left = has_left
+        self._until = clock.monotonic() + self._limits.batch_seconds
+        self._search: Search | None = None
         self._results = self._work()
         self._first: deque[Result] = deque()
 
     def begin(self) -> None:
         """Read the first window, so that what is wrong with all of it is an error of its own."""
+        if self._asked.template.is_direct:
+            path = self._asked.template.path or ""
+            self._search = self._reader.twice(path, self._look_through_files)
         if not self._asked.dry_run:
             self._first.append(next(self._results))
+            self._until = math.inf  # from here on, sending shows whether there is a client
+
+    def _look_through_files(self) -> Search:
+        search = Search(self._reader, self._asked, self._asked.values())
+        seconds = self._limits.deadline_seconds * SHARE_OF_DEADLINE
+        while self._reader.run(partial(search.look, seconds), PATIENCE):
+            self._check_is_awaited()
+        return search
+
+    def _check_is_awaited(self) -> None:
+        """Raise ClientLeft, or DeadlineExceeded, where a batch that has sent nothing is to end."""
+        if self._until == math.inf:
+            return
+        if self._has_left():
+            raise ClientLeft("the client left before there was an answer")
+        if clock.monotonic() > self._until:
+            raise DeadlineExceeded(
+                f"finding these ids took longer than {self._limits.batch_seconds:g} s: "
+                "send fewer at once, or name fewer files"
+            )
 
     def __iter__(self) -> Iterator[Result]:
         try:
@@ -156,10 +221,8 @@ class Batch:
             self.close()
 
     def close(self) -> None:
-        """End the work, wherever it is, and let another batch begin."""
+        """End the work, wherever it is."""
         self._results.close()
-        release, self._release = self._release, lambda: None
-        release()
 
     def _work(self) -> Generator[Result, None, None]:
         for window in self._windows(self._read_window):
@@ -173,6 +236,7 @@ class Batch:
         start, size, failed = 0, FIRST_WINDOW, 0
         count = len(self._asked.ids)
         while start < count:
+            self._check_is_awaited()
             numbers = range(start, min(start + size, count))
             room = self._limits.batch_memory * OVERRUN if size > 1 else math.inf
             budget = _Budget(room)
@@ -183,7 +247,6 @@ class Batch:
                 size = max(1, len(numbers) // 4)
                 continue
             except DeadlineExceeded:
-                budget.stop()  # it goes on in the background, and holds a place and memory
                 failed += 1
                 if failed == SLOWEST:
                     raise
@@ -238,9 +301,14 @@ class Batch:
             reads.append(read)
         if not good:
             return reads
+        key = self._asked.key.name
+        # Equal ids are looked for once.
+        requests = {read.request.keys[key]: read.request for read in good}
         with metrics.stage("find"):
-            found = self._find_good([read.request for read in good])
-        for read, entry in zip(good, found, strict=True):
+            entries = self._find_good(list(requests.values()))
+        found = dict(zip(requests, entries, strict=True))
+        for read in good:
+            entry = found[read.request.keys[key]]
             if isinstance(entry, CutoutError):
                 read.error = entry
             else:
@@ -248,41 +316,13 @@ class Batch:
         return reads
 
     def _find_good(self, requests: Sequence[CutoutRequest]) -> list[Entry | CutoutError]:
-        template = self._asked.template
+        if self._search is not None:
+            return [self._search.found(request) for request in requests]
 
         def find() -> list[Entry | CutoutError]:
-            if template.is_direct:
-                return self._find_in_files(requests)
             return list(self._lookup.choose_many(requests))
 
-        return self._reader.twice(template.path or "", find)
-
-    def _find_in_files(self, requests: Sequence[CutoutRequest]) -> list[Entry | CutoutError]:
-        """Return where the newest matching alerts of the path are, each as ``Reader`` chooses."""
-        template, key = self._asked.template, self._asked.key
-        values = [request.keys[key.name] for request in requests]
-        best: dict[int, tuple[Any, Location]] = {}
-        damaged: FileUnreadable | None = None
-        lacking: str | None = ""
-        for index in self._reader.indexes_at(template.path or ""):
-            if isinstance(index, FileUnreadable):
-                damaged = index
-                continue
-            if lacking is not None:
-                reason = index.lacks_keys(template.survey, template.keys)
-                lacking = None if reason is None else lacking or reason
-            for place, found in index.find_many(template.survey, key, values):
-                candidate = (rank_copy(template, found, index), found)
-                if place not in best or best[place][0] < candidate[0]:
-                    best[place] = candidate
-        return [
-            damaged
-            if damaged is not None and not (place in best and template.names_one_alert)
-            else entry_of(best[place][1])
-            if place in best
-            else not_found(request, lacking)
-            for place, request in enumerate(requests)
-        ]
+        return self._reader.twice(self._asked.template.path or "", find)
 
     # --- reading
 

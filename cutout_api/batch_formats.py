@@ -37,7 +37,8 @@ PIXELS, FILES, NUMBERS = "pixels", "files", "numbers"
 NO_ALERT = -1
 """Stands in npz for the id of an alert that was not found."""
 ROWS_AT_ONCE = 64
-"""Of Arrow and parquet; a batch of rows, and a row group, holds so many."""
+BYTES_AT_ONCE = 8 << 20
+"""Of Arrow and parquet; a batch of rows, and a row group, ends with the row that reaches either."""
 SEND_BYTES = 1 << 17
 OK = 200
 
@@ -257,16 +258,27 @@ def _record_batches(
     head: Head, schema: pa.Schema, answers: Iterable[Answer]
 ) -> Iterator[pa.RecordBatch]:
     some: list[tuple[Answer, Any]] = []
+    size = 0
     read: Callable[[Answer], Any] = (
         _pixels if head.format == "array" else lambda answer: _made(answer, head.format)
     )
     for answer in answers:
-        some.append((answer, read(answer)))
-        if len(some) == ROWS_AT_ONCE:
+        content = read(answer)
+        some.append((answer, content))
+        size += _size(content)
+        if len(some) == ROWS_AT_ONCE or size >= BYTES_AT_ONCE:
             yield _record_batch(head, schema, some)
-            some = []
+            some, size = [], 0
     if some:
         yield _record_batch(head, schema, some)
+
+
+def _size(content: list[Pixels] | tuple[bytes, str] | CutoutError) -> int:
+    if isinstance(content, CutoutError):
+        return 0
+    if isinstance(content, tuple):
+        return len(content[0])
+    return sum(image.nbytes for image in content)
 
 
 def _record_batch(

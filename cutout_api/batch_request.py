@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from .batch_formats import FILES, NORMALISATIONS, NUMBERS, PACKAGES, PIXELS
@@ -29,15 +31,18 @@ from .request import (
     number_between,
     parse_flag,
     parse_request,
+    parse_value,
     parse_values,
 )
-from .surveys import SURVEYS, Key, Survey
+from .surveys import SURVEYS, Key, KeyValue, Survey
 
 KEYS: Mapping[str, tuple[Survey, Key]] = {
     key.name: (survey, key) for survey in SURVEYS for key in survey.keys
 }
 FILE_PART = "file"
 """Of a multipart form, where the ids are."""
+LONGEST_ROW = 65_536
+"""Letters of a row of a file of ids."""
 SIDE, MOST_SIDE = 63, 512
 _NOT_FOR_BATCHES = ("epochs", "explain")
 _FORMAT_NAMES = ("return_type", "output-format")
@@ -65,20 +70,26 @@ class BatchRequest:
 
     def request(self, number: int) -> CutoutRequest:
         """Return the request for one of the ids. Raises InvalidParameter for what is none."""
-        given = self.ids[number]
-        name = self.key.name
-        try:
-            value = self.key.parse(given)
-        except ValueError as error:
-            raise InvalidParameter(name, f"{name} {error}, not {shorten(given)}") from None
-        template = self.template
+        template, name = self.template, self.key.name
+        value = parse_value(PARAMETERS[name], self.ids[number])
         return replace(template, keys={name: value}, given={**template.given, name: value})
 
+    def values(self) -> list[KeyValue]:
+        """Return the ids that are well-formed, each once."""
+        found: dict[KeyValue, None] = {}
+        for given in self.ids:
+            with suppress(ValueError):
+                found[self.key.parse(given)] = None
+        return list(found)
 
-def parse_id_list(value: Any) -> Sequence[object]:
-    """Return the ids of a JSON list, or of a text with commas or blanks between them."""
+
+def parse_id_list(value: Any) -> str | Sequence[object]:
+    """Return the ids of a JSON list, or a text with commas or blanks between them as it is.
+
+    That is taken apart where it is known how many ids there may be.
+    """
     if isinstance(value, str):
-        return value.replace(",", " ").split()
+        return value
     if isinstance(value, bool) or not isinstance(value, int | list):
         raise ValueError("must be a list of ids")
     return value if isinstance(value, list) else [value]
@@ -101,6 +112,7 @@ def _ids_parameter(survey: Survey, key: Key) -> Parameter:
         parse_id_list,
         example=[key.example],
         schema={"type": "array", "items": one, "minItems": 1},
+        longest=None,
     )
 
 
@@ -165,14 +177,11 @@ def parse_batch_request(
     Raises a BadRequest that names the parameter, BatchTooLarge.
     """
     values = parse_values(payload, BATCH_PARAMETERS)
-    key, ids = _parse_ids(values, file)
+    key, ids = _parse_ids(values, file, most_ids)
     if not ids:
         raise MissingParameter(key.name, f"{key.name} names nothing: give at least one id")
     if len(ids) > most_ids:
-        raise BatchTooLarge(
-            f"the list holds {len(ids)} ids, and a batch at most {most_ids}: send it in parts",
-            parameter=key.name,
-        )
+        raise too_many_ids(most_ids, key.name)
     package = _parse_package(values)
     options = {name: value for name, value in payload.items() if name in PARAMETERS}
     options = {name: value for name, value in options.items() if name not in KEYS}
@@ -194,7 +203,17 @@ def parse_batch_request(
     )
 
 
-def _parse_ids(values: Mapping[str, Any], file: bytes | None) -> tuple[Key, Sequence[object]]:
+def too_many_ids(most: int, parameter: str | None = None) -> BatchTooLarge:
+    """Return the error for a list, of which no more was read than it took to tell."""
+    return BatchTooLarge(
+        f"the list holds more than {most} ids, the most of a batch: send it in parts",
+        parameter=parameter,
+    )
+
+
+def _parse_ids(
+    values: Mapping[str, Any], file: bytes | None, most: int
+) -> tuple[Key, Sequence[object]]:
     named = [name for name in KEYS if name in values]
     if len(named) > 1:
         raise ConflictingParameters(
@@ -203,7 +222,7 @@ def _parse_ids(values: Mapping[str, Any], file: bytes | None) -> tuple[Key, Sequ
     if file is not None and named:
         raise ConflictingParameters(named[0], f"{named[0]} and a file: send the ids once")
     if file is not None:
-        return _parse_file(file, values.get("ids"))
+        return _parse_file(file, values.get("ids"), most)
     if "ids" in values:
         raise ConflictingParameters("ids", "ids says what a file holds, and no file was sent")
     if not named:
@@ -211,29 +230,62 @@ def _parse_ids(values: Mapping[str, Any], file: bytes | None) -> tuple[Key, Sequ
         raise MissingParameter(
             names[0], f"which alerts? Give a list of {', '.join(names)}, or a file of ids"
         )
-    return KEYS[named[0]][1], values[named[0]]
+    given = values[named[0]]
+    # One more than there may be, and the rest in one piece.
+    ids = given.replace(",", " ").split(None, most + 1) if isinstance(given, str) else given
+    return KEYS[named[0]][1], ids
 
 
-def _parse_file(content: bytes, named: str | None) -> tuple[Key, list[object]]:
+def _parse_file(content: bytes, named: str | None, most: int) -> tuple[Key, list[object]]:
     """Return the ids of a text with one a line, or of a csv file with a line of names.
 
     They are those of the column that is named like an id, or of the first.
     """
-    try:
-        rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
-    except (ValueError, csv.Error) as error:
-        raise MalformedBody("the file of ids cannot be read: it is not text, or not csv") from error
-    rows = [row for row in rows if any(cell.strip() for cell in row)]
-    names = [cell.strip() for cell in rows[0]] if rows else []
+    rows = _read_rows(content, most)
+    first = next(rows, [])
+    names = [cell.strip() for cell in first]
     found = [name for name in names if name in KEYS and named in (None, name)]
     if not found and named is None:
         raise MissingParameter(
             "ids", f"what are the ids of the file? Name them in its first line: {', '.join(KEYS)}"
         )
     column = names.index(found[0]) if found else 0
-    body = rows[1:] if found else rows
-    ids: list[object] = [row[column].strip() if column < len(row) else "" for row in body]
+    ids: list[object] = []
+    for row in rows if found or not first else chain([first], rows):
+        if len(ids) == most:
+            raise too_many_ids(most)
+        ids.append(row[column].strip() if column < len(row) else "")
     return KEYS[found[0] if found else str(named)][1], ids
+
+
+def _read_rows(content: bytes, most: int) -> Iterator[list[str]]:
+    """Yield the rows of a csv file that are not empty, a row at a time.
+
+    Raises MalformedBody, and BatchTooLarge for a file whose lines are too many for ``most`` ids.
+    """
+    text = io.TextIOWrapper(io.BytesIO(content), "utf-8-sig", newline="")
+    length = 0  # of the row so far
+
+    def lines() -> Iterator[str]:
+        nonlocal length
+        # Every second line may be empty, as some programs leave them.
+        for _ in range(2 * most + 2):
+            line = text.readline(LONGEST_ROW + 1)
+            length += len(line)
+            if length > LONGEST_ROW:
+                raise MalformedBody(f"a row of the file of ids has more than {LONGEST_ROW} letters")
+            if not line:
+                return
+            yield line
+        raise too_many_ids(most)
+
+    try:
+        for row in csv.reader(lines()):
+            length = 0
+            if any(cell.strip() for cell in row):
+                yield row
+    except (ValueError, csv.Error) as error:
+        raise MalformedBody("the file of ids cannot be read: it is not text, or not csv") from error
 
 
 def _parse_package(values: Mapping[str, Any]) -> str:

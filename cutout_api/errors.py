@@ -25,8 +25,10 @@ where, and the remedy.
       BodyTooLarge 413            body_too_large
       BatchTooLarge 413           batch_too_large
       PictureTooLarge 413         picture_too_large
+      AnswerTooLarge 413          answer_too_large
       AddressTooLong 414          address_too_long
       UnsupportedMediaType 415    unsupported_media_type
+      ClientLeft 499              client_left
       InternalError 500           internal_error
       StoredDataError 502
         StampUnreadable           stamp_unreadable
@@ -255,6 +257,12 @@ class PictureTooLarge(CutoutError):
     status, code, title = 413, "picture_too_large", "The picture is larger than this service draws"
 
 
+class AnswerTooLarge(CutoutError):
+    """The stamps of all alerts that ``epochs=all`` asks for exceed ``limits.answer_bytes``."""
+
+    status, code, title = 413, "answer_too_large", "The answer would be too large"
+
+
 class AddressTooLong(CutoutError):
     """The query string is longer than this service reads."""
 
@@ -265,6 +273,12 @@ class UnsupportedMediaType(CutoutError):
     """The body's media type is not JSON, nor a form."""
 
     status, code, title = 415, "unsupported_media_type", "The body's media type is not read here"
+
+
+class ClientLeft(CutoutError):
+    """The client left before its answer began: only the log and the metrics show it."""
+
+    status, code, title = 499, "client_left", "The client has left"
 
 
 class InternalError(CutoutError):
@@ -342,6 +356,8 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
 
 def shorten(value: object, limit: int = 80, *, quote: bool = True) -> str:
     """Return ``value`` as it may stand in a message: quoted, and not longer than ``limit``."""
+    if isinstance(value, str):
+        value = value[: limit + 1]  # long ones are not copied to be cut
     text = repr(value) if quote else str(value)
     return text if len(text) <= limit else text[: limit - 3] + "..."
 

@@ -27,6 +27,8 @@ from .views import find_planes
 from .wcs import find_sky, pixel_scale, read_header
 
 APERTURE = 5
+_ENOUGH_PIXELS = 1_000_000
+"""For the background: of a larger image so many are taken, evenly, or it takes seconds."""
 _SATURATED_PIXELS = 4
 _CARDS = ("SATURATE", "SATURVAL")
 EDGE, NAN_AT_CENTRE, SATURATED, ODD_SHAPE = "edge", "nan_at_centre", "saturated", "odd_shape"
@@ -163,8 +165,12 @@ def measure(pixels: Image, place: tuple[float, float], header: fits.Header) -> d
     if not finite.any():
         return found
     with np.errstate(all="ignore"):
-        above = np.where(finite, pixels - background, 0.0)
-    y, x = (int(n) for n in np.unravel_index(int(np.argmax(np.abs(above))), above.shape))
+        above = pixels - background
+    above[~finite] = 0.0
+    # Without a copy of all that stands out, made positive.
+    highest, lowest = int(above.argmax()), int(above.argmin())
+    peak = min((highest, lowest), key=lambda place: (-abs(above.flat[place]), place))
+    y, x = (int(n) for n in np.unravel_index(peak, above.shape))
     found["minimum"] = _value(float(pixels[finite].min()))
     found["maximum"] = _value(float(pixels[finite].max()))
     found["peak"] = {"x": x, "y": y, "value": _value(float(pixels[y, x]))}
@@ -179,6 +185,7 @@ def _background(values: Image) -> tuple[float, float]:
 
     if values.size == 0:
         return math.nan, math.nan
+    values = values[:: math.ceil(values.size / _ENOUGH_PIXELS)]
     # Several threads must not change Python's filters of warnings at one time.
     with np.errstate(all="ignore"), WARNINGS, warnings.catch_warnings(action="ignore"):
         _, median, deviation = sigma_clipped_stats(values, sigma=3.0)
@@ -187,15 +194,18 @@ def _background(values: Image) -> tuple[float, float]:
 
 def _centroid(above: Image, noise: float, place: tuple[float, float]) -> dict[str, float] | None:
     """Return how far the centroid of what stands out is from the alert, in pixels."""
-    rows, columns = np.indices(above.shape)
-    near = (abs(columns - place[0]) <= APERTURE) & (abs(rows - place[1]) <= APERTURE)
-    sign = 1.0 if float(above[near].sum()) >= 0 else -1.0
-    weights = np.where(near & (sign * above > noise), sign * above, 0.0)
+    columns, rows = (
+        np.arange(max(math.ceil(at - APERTURE), 0), min(math.floor(at + APERTURE) + 1, length))
+        for at, length in zip(place, above.shape[::-1], strict=True)
+    )
+    near = above[np.ix_(rows, columns)]
+    sign = 1.0 if float(near.sum()) >= 0 else -1.0
+    weights = np.where(sign * near > noise, sign * near, 0.0)
     total = float(weights.sum())
     if not 0 < total < math.inf:
         return None
     x = float((weights * columns).sum()) / total - place[0]
-    y = float((weights * rows).sum()) / total - place[1]
+    y = float((weights * rows[:, np.newaxis]).sum()) / total - place[1]
     return {"x": round(x, 4), "y": round(y, 4), "pixels": round(math.hypot(x, y), 4)}
 
 

@@ -132,6 +132,12 @@ def find_factor(images: Sequence[Pixels], frame: Frame) -> float:
 
 def _check_size(images: Sequence[Pixels], factor: float, layout: Layout) -> None:
     """Raise unless the pictures side by side have a size that is drawn."""
+    total = sum(image.size for image in images)
+    if total > layout.image_pixels:
+        raise PictureTooLarge(
+            f"the stamps have {total} pixels together, and a picture is drawn of at most "
+            f"{layout.image_pixels}: ask for one kind, or for an array"
+        )
     geometry = Geometry(factor)
     sizes = [geometry.size((image.shape[0], image.shape[1])) for image in images]
     height, width = max(ny for ny, _ in sizes), sum(nx for _, nx in sizes)

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from .catalog import Catalog
 from .epochs import Alert, Entry
 from .errors import (
     AlertNotFound,
+    AnswerTooLarge,
     ArchiveFileNotFound,
     DeadlineExceeded,
     FileUnreadable,
@@ -27,6 +29,7 @@ from .errors import (
     PathForbidden,
     Saturated,
     StampMissing,
+    StampTooLarge,
     StorageUnavailable,
     StoredDataError,
     shorten,
@@ -39,6 +42,7 @@ from .settings import Settings
 from .stamp import Stamp, StampLimits, unpack
 from .storage import Archive, FileChanged, FileId, OpenFile, file_name
 from .surveys import Survey
+from .work import Stopped, Work, going_on
 
 T = TypeVar("T")
 PATIENCE = 10
@@ -63,12 +67,13 @@ class Reader:
         self._epochs = ThreadPoolExecutor(settings.limits.concurrent_reads, "epochs")
         self.catalog = Catalog(settings.catalog, self.archive.address)
         self._lookup = Lookup(self.catalog, self.archive, self.opened)
+        self._running: set[Work] = set()
 
     def read(self, request: CutoutRequest, patience: int = 1) -> Alert:
         """Return the alert and its stamps, one for each kind asked, in that order.
 
-        Raises a CutoutError; what takes longer than the deadline goes on in the background,
-        and keeps its place among the concurrent reads until it ends.
+        Raises a CutoutError; what takes longer than the deadline ends at its next step, and
+        keeps its place among the concurrent reads until then.
         """
         return self.run(
             lambda: self._read(request) if request.is_direct else self._read_chosen(request)[0],
@@ -78,9 +83,10 @@ class Reader:
     def read_epochs(self, request: CutoutRequest) -> Sequence[Alert]:
         """Return every alert that the request's choice leaves, oldest first.
 
-        A stamp that an alert does not have is left out. Raises as ``read`` does.
+        A stamp that an alert does not have is left out. Raises as ``read`` does, and
+        AnswerTooLarge.
         """
-        return self.run(lambda: self._read_chosen(request))
+        return self.run(lambda: self._read_chosen(request), room=self._limits.answer_bytes)
 
     def identify(self, request: IdentifyRequest) -> list[tuple[Meaning, Sequence[Entry]]]:
         """Return what an id may name, each with the alerts of its object. Raises as ``read``."""
@@ -107,6 +113,8 @@ class Reader:
         self.run(self.archive.check)
 
     def close(self) -> None:
+        for work in tuple(self._running):
+            work.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._cells.shutdown(wait=False, cancel_futures=True)
         self._epochs.shutdown(wait=False, cancel_futures=True)
@@ -114,32 +122,45 @@ class Reader:
         self.archive.close()
         close_pool()
 
-    def run(self, work: Callable[[], T], patience: int = 1) -> T:
-        """Return what ``work`` returns, done as one of the concurrent reads, within its deadline.
+    def run(self, call: Callable[[], T], patience: int = 1, room: int | None = None) -> T:
+        """Return what ``call`` returns, done as one of the concurrent reads, within its deadline.
 
-        It waits ``patience`` times ``limits.queue_seconds`` for its turn.
-        Raises Saturated, DeadlineExceeded, and whatever the work raises.
+        It waits ``patience`` times ``limits.queue_seconds`` for its turn, and may hold ``room``
+        bytes of stamps.
+        Raises Saturated, DeadlineExceeded, AnswerTooLarge, and whatever the call raises.
         """
         if not self._slots.acquire(timeout=patience * self._limits.queue_seconds):
             raise Saturated("as many requests as this service reads at a time are being read")
+        work = Work(self._limits.deadline_seconds, room)
+        self._running.add(work)
         try:
-            future: Future[T] = self._pool.submit(work)
+            future: Future[T] = self._pool.submit(work.run, call)
         except BaseException:  # no thread could be started, and nobody tells of the end
-            self._slots.release()
+            self._end(work)
             raise
-        future.add_done_callback(lambda _: self._slots.release())
+        future.add_done_callback(lambda _: self._end(work))
         try:
             return future.result(self._limits.deadline_seconds)
+        except Stopped:
+            raise self._too_slow() from None
         except FutureTimeoutError:
             if future.done():  # in this very moment, or it ran into a time-out of the storage
                 with suppress(FutureTimeoutError):
                     return future.result()
                 raise StorageUnavailable("the archive does not answer") from None
+            work.stop()
             future.cancel()
-            raise DeadlineExceeded(
-                f"the archive did not answer within {self._limits.deadline_seconds:g} s; "
-                "try again in a moment"
-            ) from None
+            raise self._too_slow() from None
+
+    def _end(self, work: Work) -> None:
+        self._running.discard(work)
+        self._slots.release()
+
+    def _too_slow(self) -> DeadlineExceeded:
+        return DeadlineExceeded(
+            f"the archive did not answer within {self._limits.deadline_seconds:g} s; "
+            "try again in a moment"
+        )
 
     def _read(self, request: CutoutRequest) -> Alert:
         path = request.path or ""
@@ -191,7 +212,7 @@ class Reader:
         """Return the alert unpacked, with ``entry`` where that is of this version of the file."""
         with metrics.stage("decode"):
             try:
-                stamps = tuple(unpack(kind, cells[kind], self._stamp_limits) for kind in cells)
+                stamps = tuple(self.unpack(kind, cells[kind]) for kind in cells)
             except StoredDataError as error:
                 error.where = error.where or f"{location.file.path}, row {location.row}"
                 self.archive.check_unchanged(location.file)
@@ -221,12 +242,26 @@ class Reader:
             raise InvalidParameter(
                 "epochs", f"epochs: there are {len(entries)} alerts, and an answer holds {most}"
             )
-        alerts = list(self._epochs.map(lambda entry: self._read_epoch(request, entry), entries))
+        alerts = self._read_all(request, entries)
         if not any(alert.stamps for alert in alerts):
             raise StampMissing(
                 f"none of the {len(alerts)} alerts has such a stamp", parameter="kind"
             )
         return alerts
+
+    def _read_all(self, request: CutoutRequest, entries: Sequence[Entry]) -> list[Alert]:
+        """Return many alerts; the first says how many of the others fit into memory at a time."""
+        work = going_on()
+        alerts = [self._read_epoch(request, entries[0])]
+        held = sum(len(stamp.fits) for stamp in alerts[0].stamps)
+        at_once = self._limits.answer_bytes // max(2 * held, 1)
+        at_once = max(1, min(at_once, self._limits.concurrent_reads))
+        calls = [partial(self._read_epoch, request, entry) for entry in entries[1:]]
+        try:
+            return alerts + self.together(calls, at_once, self._epochs)
+        except BaseException:
+            work.stop()  # those being read end too
+            raise
 
     def _read_epoch(self, request: CutoutRequest, entry: Entry) -> Alert:
         """Return one of many alerts, with those of its stamps that there are."""
@@ -359,11 +394,38 @@ class Reader:
         self._indexes.keep(index)
 
     def unpack(self, kind: str, cell: bytes) -> Stamp:
-        """Return a stored stamp. Raises StoredDataError for what is none, or too large."""
-        return unpack(kind, cell, self._stamp_limits)
+        """Return a stored stamp, and count it where the work has a limit of bytes.
 
-    def together(self, calls: Sequence[Callable[[], T]], at_once: int = 4) -> list[T]:
-        """Return what each call returns, ``at_once`` of them at the same time."""
+        Raises StoredDataError for what is none, or too large, and AnswerTooLarge.
+        """
+        work, limits = going_on(), self._stamp_limits
+        if work.room is None:
+            return unpack(kind, cell, limits)
+        with work.lock:  # no two inflate into the same room
+            most = min(work.room, limits.stamp_bytes)
+            try:
+                stamp = unpack(kind, cell, replace(limits, stamp_bytes=most))
+            except StampTooLarge as error:
+                if most == limits.stamp_bytes:
+                    raise
+                raise AnswerTooLarge(
+                    f"the stamps are more than {self._limits.answer_bytes} bytes together: ask for "
+                    "one kind, or for fewer epochs with date=from/to"
+                ) from error
+            work.room -= len(stamp.fits)
+        return stamp
+
+    def together(
+        self,
+        calls: Sequence[Callable[[], T]],
+        at_once: int = 4,
+        pool: ThreadPoolExecutor | None = None,
+    ) -> list[T]:
+        """Return what each call returns, ``at_once`` of them at the same time.
+
+        Calls that themselves read with several threads need a ``pool`` of their own.
+        """
+        mine, pool = going_on(), pool or self._cells
         found: dict[int, T] = {}
         todo = iter(list(enumerate(calls)))
         lock = threading.Lock()
@@ -375,6 +437,7 @@ class Reader:
                 if call is None:
                     return
                 try:
+                    mine.check()
                     found[number] = call()
                 except BaseException:
                     with lock:
@@ -382,7 +445,7 @@ class Reader:
                             pass
                     raise
 
-        others = [self._cells.submit(work) for _ in range(min(at_once, len(calls)) - 1)]
+        others = [pool.submit(mine.run, work) for _ in range(min(at_once, len(calls)) - 1)]
         work()
         for other in others:
             if not other.cancel():  # one that has not begun has nothing left to do
@@ -399,6 +462,7 @@ class _Opened:
         self._archive, self._id = archive, file_id
 
     def __enter__(self) -> OpenFile:
+        going_on()
         self._file = self._archive.open(self._id)
         return self._file
 

@@ -60,6 +60,7 @@ ALL = "All"
 INTERNAL, PUBLIC = "internal", "public"
 CHOOSING = ("which", "band", "date")
 """Parameters that choose one alert of an object."""
+LONGEST_TEXT, LONGEST_PATH = 200, 4096
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class Parameter:
     """JSON Schema of the value."""
     required: bool = False
     default: str | None = None
+    longest: int | None = LONGEST_TEXT
+    """Letters of a text that is parsed at all; None: where the parser itself is for long lists."""
 
     @property
     def allowed(self) -> list[str] | None:
@@ -309,7 +312,8 @@ MOST_SIZE = 8192
 LEAST_ZOOM, MOST_ZOOM = 0.001, 64.0
 LEAST_A, MOST_A = 1e-6, 1000.0
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+# No two of its parts take the same digits, so that a mismatch is found in linear time.
+DECIMAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _RENDERING = tuple(Rendering.__dataclass_fields__)
 _FRAME = ("size", "zoom", "resample", "orient", "labels")
 _VIEW = tuple(View.__dataclass_fields__)
@@ -353,7 +357,8 @@ _TABLE = (
         "the catalog of the archive knows where the alert is.",
         parse_text,
         example="archive/science/year=2024/month=11/day=14",
-        schema={"type": "string", "minLength": 1, "maxLength": 4096},
+        schema={"type": "string", "minLength": 1, "maxLength": LONGEST_PATH},
+        longest=LONGEST_PATH,
     ),
     *(
         Parameter(
@@ -725,13 +730,28 @@ def parse_values(payload: Mapping[str, Any], parameters: Mapping[str, Parameter]
             raise UnknownParameter(name, parameters)
         if value is None or value == "":
             continue
-        try:
-            values[name] = parameter.parse(value)
-        except ValueError as error:
-            raise InvalidParameter(
-                name, f"{name} {error}, not {shorten(value)}", allowed=parameter.allowed, got=value
-            ) from error
+        values[name] = parse_value(parameter, value)
     return values
+
+
+def parse_value(parameter: Parameter, value: Any) -> Any:
+    """Return a value as its parameter reads it. Raises InvalidParameter.
+
+    The length of a text is checked first, whatever the parser would make of it.
+    """
+    name = parameter.name
+    if isinstance(value, str) and parameter.longest and len(value) > parameter.longest:
+        raise InvalidParameter(
+            name,
+            f"{name} has {len(value)} letters, more than {parameter.longest}",
+            allowed=parameter.allowed,
+        )
+    try:
+        return parameter.parse(value)
+    except ValueError as error:
+        raise InvalidParameter(
+            name, f"{name} {error}, not {shorten(value)}", allowed=parameter.allowed, got=value
+        ) from error
 
 
 def _parse_keys(values: Mapping[str, Any]) -> tuple[Survey, dict[str, KeyValue]]:

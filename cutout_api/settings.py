@@ -229,7 +229,7 @@ class Catalog:
 @dataclass(frozen=True)
 class Limits:
     body_bytes: int = setting(65_536, "largest request body", at_least(1))
-    stamp_bytes: int = setting(33_554_432, "largest stamp, inflated", at_least(2880))
+    stamp_bytes: int = setting(33_554_432, "largest stamp, inflated", at_least(1))
     page_bytes: int = setting(
         167_772_160, "largest page of a column, as stored and inflated together", at_least(1)
     )
@@ -253,6 +253,9 @@ class Limits:
     )
     folder_files: int = setting(2_000, "most files in a folder given as hdfsPath", at_least(1))
     epochs: int = setting(200, "most alerts in one answer, as epochs=all asks for", at_least(1))
+    answer_bytes: int = setting(
+        67_108_864, "most bytes of stamps in one answer of epochs=all, inflated", at_least(1)
+    )
     open_files: int = setting(256, "files that one process keeps open", at_least(1))
     index_bytes: int = setting(
         16_777_216, "memory for what one process knows of files", at_least(1)
@@ -265,7 +268,20 @@ class Limits:
         67_108_864, "memory for the stamps that one batch has at hand", at_least(1)
     )
     batches: int = setting(
-        2, "batches that one process answers at a time; fewer than server.threads", at_least(1)
+        2,
+        "batches that one process answers at a time; less than half of server.threads at most",
+        at_least(1),
+    )
+    batch_seconds: float = setting(
+        60.0,
+        "how long a batch may take before its first stamp is sent, or its plan is made",
+        between(0.001, 3600),
+    )
+    long_tables: int = setting(
+        2,
+        "tables in several parts that one process sends at a time; less than half of "
+        "server.threads at most",
+        at_least(1),
     )
 
 

@@ -88,7 +88,8 @@ def write_json(_head: Head, chunks: Iterable[Chunk]) -> Iterator[bytes]:
         names = list(columns)
         rows = [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         rows = rows or [{}] * chunk.rows
-        yield before + orjson.dumps(rows, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+        yield before
+        yield orjson.dumps(rows, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
         before = b","
     yield b"[]" if before == b"[" else b"]"
 

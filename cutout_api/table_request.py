@@ -90,6 +90,7 @@ def _id_parameter(survey: Survey, *, required: bool) -> Parameter:
         example=key.example,
         schema={"anyOf": [*one.get("oneOf", [one]), {"type": "string", "pattern": ","}]},
         required=required,
+        longest=None,
     )
 
 
@@ -100,6 +101,7 @@ _COMMON = (
         "/api/v1/columns. Names that do not exist are ignored and listed in X-Unknown-Columns.",
         parse_columns,
         example="i:jd,i:magpsf,i:sigmapsf",
+        longest=None,
     ),
     Parameter(
         "withcutouts",

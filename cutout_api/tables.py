@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from . import metrics
 from .columns import TABLES, Column, View, columns_of, describe, maps_of, type_name
 from .epochs import Entry
 from .errors import (
+    AnswerTooLarge,
     InvalidParameter,
     NotFound,
     PathForbidden,
@@ -46,7 +48,8 @@ log = logging.getLogger("cutout_api")
 T = TypeVar("T")
 CHUNK_ROWS = 500
 CHUNK_STAMPS = 96
-"""Of one chunk; read and held in memory at a time."""
+CHUNK_BYTES = 8 << 20
+"""Of one chunk: rows or stamps, and bytes of stamps; read and held in memory at a time."""
 HISTORY_ROWS = 10
 """What an alert counts for whose history is asked for too: all of it is in memory at once."""
 SECOND = 1 / 86400
@@ -60,10 +63,10 @@ class Answer:
     rows: int
     unknown: tuple[str, ...]
     """Names of columns that were asked for and that nothing has."""
-    chunks: Iterator[Chunk]
-    """To be taken once; each reads its stamps as it is taken."""
-    is_whole: bool
-    """Whether there is no more than one chunk."""
+    chunks: Generator[Chunk, None, None]
+    """To be taken once, or closed; each reads its stamps as it is taken."""
+    is_whole: bool = False
+    """Whether there is no more than one chunk, which is read already."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +89,15 @@ class Tables:
     def read(self, asked: TableRequest) -> Answer:
         """Return the rows asked for. Raises a CutoutError.
 
-        Their plain columns are read now, within the deadline of a request, and their stamps by
-        and by, each chunk within a deadline of its own.
+        Their plain columns and the stamps of the first chunk are read now, and the other stamps
+        by and by. Each of these reads has a deadline of its own.
         """
-        return self._reader.run(lambda: self._read(asked))
+        answer = self._reader.run(lambda: self._read(asked))
+        first = next(answer.chunks, None)
+        if first is None or first.rows == answer.rows:
+            chunks = (chunk for chunk in (first,) if chunk is not None)
+            return replace(answer, chunks=chunks, is_whole=True)
+        return replace(answer, chunks=_with_first(first, answer.chunks))
 
     def columns(self, view: View) -> dict[str, Column]:
         """Return the columns of a table by name, from a recent file; empty without one.
@@ -125,8 +133,7 @@ class Tables:
             lambda name: describe(asked.view, name),
         )
         size = max(1, CHUNK_STAMPS // len(asked.kinds)) if asked.kinds else CHUNK_ROWS
-        chunks = self._chunks(asked, table, places, size)
-        return Answer(head, len(places), unknown, chunks, len(places) <= size)
+        return Answer(head, len(places), unknown, self._chunks(asked, table, places, size))
 
     def _find(self, asked: TableRequest) -> list[Entry]:
         """Return the alerts asked for, newest first, each once."""
@@ -268,15 +275,20 @@ class Tables:
 
     def _chunks(
         self, asked: TableRequest, table: pa.Table, places: Sequence[Entry | None], size: int
-    ) -> Iterator[Chunk]:
-        for start in range(0, len(places), size):
-            rows = table.slice(start, size)
+    ) -> Generator[Chunk, None, None]:
+        start = 0
+        while start < len(places):
             some = places[start : start + size]
-            if not asked.kinds:
-                yield Chunk(len(some), rows)
-                continue
-            stamps = self._reader.run(partial(self._stamps, asked, some), PATIENCE)
-            yield Chunk(len(some), rows, stamps)
+            stamps: dict[str, Images] = {}
+            if asked.kinds:
+                room = CHUNK_BYTES if len(some) > 1 else None
+                try:
+                    stamps = self._reader.run(partial(self._stamps, asked, some), PATIENCE, room)
+                except AnswerTooLarge:
+                    size = max(1, len(some) // 4)
+                    continue
+            yield Chunk(len(some), table.slice(start, len(some)), stamps)
+            start += len(some)
 
     def _stamps(self, asked: TableRequest, places: Sequence[Entry | None]) -> dict[str, Images]:
         """Return the images of some rows, by the name of their column."""
@@ -300,6 +312,12 @@ class Tables:
             ]
             for kind in asked.kinds
         }
+
+
+def _with_first(first: Chunk, others: Generator[Chunk, None, None]) -> Generator[Chunk, None, None]:
+    with closing(others):
+        yield first
+        yield from others
 
 
 def _being_rewritten(file_id: FileId) -> StorageUnavailable:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import json
 import logging
 import re
+import select
+import socket
 import time
 import uuid
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
@@ -32,6 +34,7 @@ from .batch_request import (
     FILE_PART,
     BatchRequest,
     parse_batch_request,
+    too_many_ids,
 )
 from .errors import (
     AddressTooLong,
@@ -84,6 +87,7 @@ from .tables import (
     describe_columns,
     group_columns,
 )
+from .work import Places
 
 log = logging.getLogger("cutout_api")
 
@@ -116,6 +120,12 @@ PAGE_POLICY = {
 SWAGGER_UI = Path(swagger_ui_file).parent / "dist"
 FORM, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
 TEXTS = ("text/plain", "text/csv")
+VALUE_SIGNS = (b",", b"[", b"{")
+"""Each value of JSON but the first follows one of these."""
+OPTIONS = 1000
+"""Values that a batch may have besides its ids."""
+ESCAPES = 4
+"""Bytes of a form that may be escaped for each id; a comma and a blank are."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 
 # What Flask itself refuses, as the errors of this service.
@@ -145,12 +155,14 @@ def create_app(settings: Settings) -> Flask:
         expose_headers=EXPOSED_HEADERS,
         max_age=86400,
     )
-    _add_cutouts(app, reader, settings.limits.image_pixels)
-    _add_info(app, reader, settings.limits.image_pixels)
+    limits, threads = settings.limits, settings.server.threads
+    _add_cutouts(app, reader, limits.image_pixels)
+    _add_info(app, reader, limits.image_pixels)
     _add_identify(app, reader)
-    _add_batch(app, reader, settings.limits)
-    tables = Tables(reader, settings.limits)
-    _add_tables(app, tables, settings.limits)
+    batches = Places(limits.batches, threads, limits.queue_seconds, "batches")
+    _add_batch(app, reader, limits, batches)
+    long_tables = Places(limits.long_tables, threads, limits.queue_seconds, "long tables")
+    _add_tables(app, Tables(reader, limits), limits, long_tables)
     _add_operations(app, reader)
     _add_pages(app, reader)
     _add_error_handlers(app)
@@ -204,7 +216,7 @@ def _add_identify(app: Flask, reader: Reader) -> None:
         return _json(describe_identities(asked, reader.identify(asked)), BRIEFLY)
 
 
-def _add_batch(app: Flask, reader: Reader, limits: Limits) -> None:
+def _add_batch(app: Flask, reader: Reader, limits: Limits, places: Places) -> None:
     batches = Batches(reader, limits)
 
     @app.route(f"{CUTOUTS}/batch", methods=["GET", "POST"])
@@ -213,21 +225,37 @@ def _add_batch(app: Flask, reader: Reader, limits: Limits) -> None:
             _take_no_arguments()
             return _json({"args": describe_parameters(BATCH_PARAMETERS)}, BRIEFLY)
         request.max_content_length = request.max_form_memory_size = limits.batch_bytes
-        asked = parse_batch_request(*_batch_payload(), limits.batch_items)
-        g.format = asked.package
-        g.sought = f"{len(asked.ids)} x {asked.key.name}"
-        opened = batches.open(asked)
-        if asked.dry_run:
-            with contextlib.closing(opened):
-                return _json(opened.plan())
+        _body()  # before there is a place for it: a client may send slowly
+        give_back = places.take()
         try:
-            return _send_batch(asked, opened, limits.image_pixels)
+            asked = parse_batch_request(*_batch_payload(limits.batch_items), limits.batch_items)
+            g.format = asked.package
+            g.sought = f"{len(asked.ids)} x {asked.key.name}"
+            connection = request.environ.get("gunicorn.socket")
+            opened = batches.open(asked, partial(_has_left, connection))
+            if asked.dry_run:
+                with contextlib.closing(opened):
+                    plan = opened.plan()
+                give_back()
+                return _json(plan)
+            return _send_batch(asked, opened, limits.image_pixels, give_back)
         except BaseException:
-            opened.close()
+            give_back()
             raise
 
 
-def _send_batch(asked: BatchRequest, batch: Batch, most_pixels: int) -> Response:
+def _has_left(connection: socket.socket | None) -> bool:
+    """Tell whether the client of a connection is gone, or has closed its side of it."""
+    if connection is None:  # not a server that says which one it is
+        return False
+    poll = select.poll()
+    poll.register(connection, select.POLLRDHUP)
+    return bool(poll.poll(0))
+
+
+def _send_batch(
+    asked: BatchRequest, batch: Batch, most_pixels: int, give_back: Callable[[], None]
+) -> Response:
     """Return the package as it is made; what fails once it has begun breaks the answer off."""
     template = asked.template
     texts = [asked.text(number) for number in range(len(asked.ids))]
@@ -254,13 +282,40 @@ def _send_batch(asked: BatchRequest, batch: Batch, most_pixels: int) -> Response
         "Cache-Control": "no-store",
     }
     parts = write_batch(asked.package, head, answers())
-    response = Response(parts, 200, headers, mimetype=chosen.media_type)
-    response.call_on_close(batch.close)
+    return _stream(parts, headers, chosen.media_type, batch.close, give_back)
+
+
+def _stream(
+    parts: Iterable[bytes],
+    headers: dict[str, str],
+    media_type: str,
+    *then: Callable[[], None],
+) -> Response:
+    """Return an answer that is sent as it is made.
+
+    ``then`` is called when it ends, and again as it is closed, which may be before it begins.
+    """
+
+    def end() -> None:
+        for call in then:
+            call()
+
+    def send() -> Iterator[bytes]:
+        try:
+            yield from parts
+        finally:
+            end()
+
+    response = Response(send(), 200, headers, mimetype=media_type)
+    response.call_on_close(end)
     return response
 
 
-def _batch_payload() -> tuple[dict[str, Any], bytes | None]:
-    """Return the arguments of a batch, and the file of ids that came with them, if one did."""
+def _batch_payload(most_ids: int) -> tuple[dict[str, Any], bytes | None]:
+    """Return the arguments of a batch, and the file of ids that came with them, if one did.
+
+    Raises BatchTooLarge for what holds more values than so many ids need, before it is parsed.
+    """
     lists = tuple(BATCH_PARAMETERS)
     pairs: list[tuple[str, Any]] = list(request.args.items(multi=True))
     if request.mimetype in TEXTS:
@@ -271,6 +326,13 @@ def _batch_payload() -> tuple[dict[str, Any], bytes | None]:
             raise MalformedBody(f"a form holds one file of ids, as its field {FILE_PART!r}")
         pairs += request.form.items(multi=True)
         return _merge(pairs, lists), files[0][1].read() if files else None
+    body = _body()
+    if request.mimetype == FORM:
+        values = body.count(b"%") / ESCAPES
+    else:
+        values = sum(map(body.count, VALUE_SIGNS))
+    if values > most_ids + OPTIONS:
+        raise too_many_ids(most_ids)
     pairs += _body_pairs()
     return _merge(pairs, lists), None
 
@@ -279,7 +341,7 @@ def _caching(asked: CutoutRequest) -> str:
     return FOREVER if asked.names_one_alert else BRIEFLY
 
 
-def _add_tables(app: Flask, tables: Tables, limits: Limits) -> None:
+def _add_tables(app: Flask, tables: Tables, limits: Limits, places: Places) -> None:
     def answer(route: str) -> Response:
         parameters = TABLE_PARAMETERS[route]
         if request.method in ("GET", "HEAD") and not request.args:
@@ -288,7 +350,7 @@ def _add_tables(app: Flask, tables: Tables, limits: Limits) -> None:
         asked = parse_table_request(payload, route, limits.table_ids)
         g.format = asked.format
         g.sought = f"{asked.view.survey.object_key.name}={','.join(map(str, asked.object_ids[:3]))}"
-        return _send_table(asked, tables.read(asked))
+        return _send_table(asked, tables.read(asked), places)
 
     @app.route("/api/v1/objects", methods=["GET", "POST"])
     def objects() -> Response:
@@ -309,7 +371,7 @@ def _add_tables(app: Flask, tables: Tables, limits: Limits) -> None:
         return _json({"columns": entries}, BRIEFLY)
 
 
-def _send_table(asked: TableRequest, answer: TableAnswer) -> Response:
+def _send_table(asked: TableRequest, answer: TableAnswer, places: Places) -> Response:
     """Return the table whole, with a tag, where it is small; else as it is made."""
     chosen = TABLE_FORMATS[asked.format]
     parts = chosen.write(answer.head, answer.chunks)
@@ -329,9 +391,7 @@ def _send_table(asked: TableRequest, answer: TableAnswer) -> Response:
     if answer.is_whole:
         return _finish(whole, chosen.media_type, BRIEFLY, headers)
     headers["Cache-Control"] = BRIEFLY
-    # What the first rows run into is still an error of its own; later the answer breaks off.
-    first = next(parts, b"")
-    return Response(itertools.chain([first], parts), 200, headers, mimetype=chosen.media_type)
+    return _stream(parts, headers, chosen.media_type, answer.chunks.close, places.take())
 
 
 def _add_operations(app: Flask, reader: Reader) -> None:
@@ -466,7 +526,8 @@ def _detail(error: HTTPException) -> str:
     if isinstance(error, RequestEntityTooLarge):
         return f"the body is larger than {request.max_content_length} bytes"
     if error.code == RouteNotFound.status:
-        return f"there is nothing at {request.path}; the page at / says what there is"
+        path = shorten(request.path, quote=False)
+        return f"there is nothing at {path}; the page at / says what there is"
     if error.code == MethodNotAllowed.status:
         return f"{request.path} is not asked with {request.method}"
     return error.description or error.name
@@ -581,12 +642,32 @@ def _json_pairs(body: bytes) -> Iterable[tuple[str, Any]]:
         raise ValueError(f"{word} is not JSON")
 
     try:
-        content = json.loads(body, object_pairs_hook=_Pairs, parse_constant=refuse)
+        text = body.decode(json.detect_encoding(body))  # json itself lets half surrogates pass
+        content = json.loads(text, object_pairs_hook=_Pairs, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         raise MalformedBody(f"the body is not JSON: {error}") from error
     if not isinstance(content, _Pairs):
         raise MalformedBody('the body must be a JSON object, such as {"kind": "Science"}')
     return content
+
+
+def _whole_text(text: str) -> str:
+    """Return text that can be sent: half a surrogate pair is U+FFFD, as in an address."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _whole_texts(values: list[Any]) -> list[Any]:
+    """Return a list with such text in it, so that a bad item spoils no other."""
+    return [
+        _whole_text(value)
+        if isinstance(value, str)
+        else _whole_texts(value)
+        if isinstance(value, list) and not isinstance(value, _Pairs)
+        else value
+        for value in values
+    ]
 
 
 def _is_deeper(content: list[Any], levels: int) -> bool:
@@ -603,9 +684,13 @@ def _is_deeper(content: list[Any], levels: int) -> bool:
 
 def _merge(pairs: Iterable[tuple[str, Any]], lists: Container[str]) -> dict[str, Any]:
     payload: dict[str, Any] = {}
-    for name, value in pairs:
-        if name is None:  # as werkzeug reads a multipart field whose name is broken
+    for given_name, given in pairs:
+        if given_name is None:  # as werkzeug reads a multipart field whose name is broken
             raise MalformedBody("a field of the form has no name")
+        name, value = _whole_text(given_name), given
+        if isinstance(value, str) and _whole_text(value) != value:
+            at_fault = shorten(name, quote=False)
+            raise InvalidParameter(at_fault, f"{at_fault} holds half a surrogate pair")
         is_list = isinstance(value, list) and not isinstance(value, _Pairs)
         if isinstance(value, list | dict) and not (is_list and name in lists):
             at_fault = shorten(name, quote=False)
@@ -614,6 +699,8 @@ def _merge(pairs: Iterable[tuple[str, Any]], lists: Container[str]) -> dict[str,
             )
         if is_list and _is_deeper(value, DEEPEST_LIST):
             raise InvalidParameter(name, f"{name} is nested more than {DEEPEST_LIST} deep")
+        if is_list:
+            value = _whole_texts(value)
         # A query string has text where JSON has numbers.
         if name in payload and str(payload[name]) != str(value):
             raise ConflictingParameters(name[:80], f"{name[:80]!r} is given twice, differently")

@@ -17,6 +17,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,11 @@ from werkzeug.test import TestResponse
 
 from cutout_api import batch as batch_module
 from cutout_api import metrics
-from cutout_api.settings import Archive, Limits, Settings
+from cutout_api.batch import Batches
+from cutout_api.batch_request import parse_batch_request
+from cutout_api.errors import ClientLeft, DeadlineExceeded
+from cutout_api.reader import Reader
+from cutout_api.settings import Archive, Limits, Server, Settings
 from cutout_api.storage import OpenFile
 from cutout_api.web import create_app
 
@@ -413,8 +418,6 @@ BAD_BATCHES: list[tuple[dict[str, Any], int, str, str | None]] = [
 def test_what_is_wrong_with_the_whole_request_is_an_error_of_its_own(
     local_settings: Settings, body: dict[str, Any], status: int, code: str, parameter: str | None
 ) -> None:
-    from dataclasses import replace
-
     app = create_app(replace(local_settings, limits=Limits(batch_items=30, batches=1)))
     for _ in range(2):  # an error gives the place back
         response = app.test_client().post(ROUTE, json={"kind": "Science"} | body)
@@ -427,8 +430,6 @@ def test_what_is_wrong_with_the_whole_request_is_an_error_of_its_own(
 def test_a_body_may_be_as_large_as_a_batch_needs_and_no_larger(
     client: FlaskClient, local_settings: Settings
 ) -> None:
-    from dataclasses import replace
-
     ids = ["5"] * 50_000  # beyond limits.body_bytes
     response = client.post(ROUTE, json={"candid": ids, "kind": "Science", "dry_run": 1})
     assert response.json["unknown"] == 50_000
@@ -877,9 +878,12 @@ def unreachable(*_arguments: Any) -> bytes:
 
 def test_threads_share_the_places_for_batches(large: tuple[Path, list[str]]) -> None:
     folder, ids = large
-    app = create_app(
-        Settings(archive=Archive(uri=str(folder)), limits=Limits(batches=2, queue_seconds=60))
+    settings = Settings(
+        server=Server(threads=9),  # of which a batch, or one that waits, may have four
+        archive=Archive(uri=str(folder)),
+        limits=Limits(batches=2, queue_seconds=60),
     )
+    app = create_app(settings)
     body = {"candid": ids, "kind": "Science", "hdfsPath": "a.parquet", "package": "tar"}
     found: list[bytes] = []
 
@@ -893,3 +897,117 @@ def test_threads_share_the_places_for_batches(large: tuple[Path, list[str]]) -> 
         thread.join()
     assert len(set(found)) == 1
     assert len(found) == 4
+
+
+# --- work that nobody waits for
+
+
+@pytest.fixture
+def nights(tmp_path: Path) -> tuple[Settings, list[str]]:
+    """Return an archive of twenty files in a folder, with an object of its own in each."""
+    names = [f"ZTF24aaaaa{first}{second}" for first in "ab" for second in "abcdefghij"]
+    for number, name in enumerate(names):
+        rows = [ztf_alert(10 * number + n, name) for n in range(3)]
+        write(tmp_path / f"many/{number:02}.parquet", rows, ZTF_SCHEMA)
+    return Settings(archive=Archive(uri=str(tmp_path))), names
+
+
+@pytest.fixture
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note each file whose index is looked at."""
+    paths: list[str] = []
+    plain = Reader.index_of
+
+    def noting(self: Reader, file: OpenFile) -> Any:
+        paths.append(file.id.path)
+        return plain(self, file)
+
+    monkeypatch.setattr(Reader, "index_of", noting)
+    return paths
+
+
+def test_a_folder_is_looked_through_once_for_all_ids(
+    nights: tuple[Settings, list[str]], looked_at: list[str]
+) -> None:
+    settings, names = nights
+    client = create_app(settings).test_client()
+    found = ask(client, objectId=names[:1] * 20_000, hdfsPath="many", dry_run=1).json
+    assert (found["known"], found["files"], found["bytes"] > 0) == (20_000, 1, True)
+    assert len(looked_at) < 20 + 10  # once each, and of the one file, once in each window
+    looked_at.clear()
+    answer = lines(ask(client, objectId=[*names, *names[::-1], "ZTF99zzzzzzz"], hdfsPath="many"))
+    assert [line["candid"] for line in answer[:20]] == [
+        str(ztf_alert(10 * number + 2)["candid"]) for number in range(20)
+    ]
+    assert [line["candid"] for line in answer[20:40]] == [line["candid"] for line in answer[19::-1]]
+    assert answer[40]["error"]["code"] == "alert_not_found"
+    assert len(looked_at) == 20 + 20
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_batch_that_has_sent_nothing_ends_with_its_client(
+    nights: tuple[Settings, list[str]],
+    looked_at: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    dry_run: bool,
+) -> None:
+    settings, names = nights
+    monkeypatch.setattr(batch_module, "SHARE_OF_DEADLINE", 0.0)  # one file at a time
+    reader = Reader(settings)
+    payload = {"objectId": names, "kind": "Science", "hdfsPath": "many", "dry_run": dry_run}
+    asked = parse_batch_request(payload, None, 100)
+    with pytest.raises(ClientLeft):
+        Batches(reader, Limits()).open(asked, lambda: len(looked_at) >= 3)
+    assert len(looked_at) == 3
+    with pytest.raises(DeadlineExceeded):
+        Batches(reader, Limits(batch_seconds=0.0)).open(asked)
+    assert len(looked_at) == 3
+    reader.close()
+
+
+def test_a_plan_ends_when_its_client_hangs_up(nights: tuple[Settings, list[str]]) -> None:
+    import requests
+
+    settings, names = nights
+    folder = Path(settings.archive.uri)
+    for number in range(20, 1200):  # more than are looked through in a moment
+        shutil.copy(folder / "many/00.parquet", folder / f"many/{number}.parquet")
+    environment = {
+        "CUTOUT_API_ARCHIVE_URI": str(folder),
+        "CUTOUT_API_SERVER_WORKERS": "1",
+        "CUTOUT_API_LIMITS_INDEX_BYTES": "1",  # each look is a new one
+        "CUTOUT_API_LIMITS_DEADLINE_SECONDS": "2.5",
+        "CUTOUT_API_LIMITS_BATCHES": "1",
+    }
+    body = {"objectId": names, "kind": "Science", "hdfsPath": "many", "dry_run": 1}
+    with running_service(environment) as service:
+        with pytest.raises(requests.Timeout):
+            requests.post(f"{service.address}{ROUTE}", json=body, timeout=0.3)
+        again = {"candid": ["5"], "kind": "Science", "hdfsPath": "many/00.parquet", "dry_run": 1}
+        wait_until_free(service, again)
+        assert f"POST {ROUTE} 499" in service.log
+
+
+# --- what is held at a time
+
+
+@pytest.mark.parametrize("package", ["arrow", "parquet"])
+@pytest.mark.parametrize(("form", "rows"), [("array", 3), ("FITS", 2)])
+def test_large_stamps_make_more_and_smaller_parts_of_the_same_rows(
+    archive: SampleArchive, monkeypatch: pytest.MonkeyPatch, package: str, form: str, rows: int
+) -> None:
+    client = create_app(Settings(archive=Archive(uri=str(archive.folder)))).test_client()
+    ids = candids(archive, FIRST)
+    body = {"candid": ids, "hdfsPath": FIRST, "package": package, "output-format": form}
+    whole = ask(client, **body).data
+    monkeypatch.setattr("cutout_api.batch_formats.BYTES_AT_ONCE", 40_000)
+    parted = ask(client, **body).data
+    if package == "arrow":
+        one, many = (pa.ipc.open_stream(content) for content in (whole, parted))
+        assert (sum(1 for _ in one), sum(1 for _ in many)) == (1, len(ids) // rows)
+        one, many = (pa.ipc.open_stream(content) for content in (whole, parted))
+        assert one.read_all().equals(many.read_all())
+    else:
+        one, many = (pq.ParquetFile(io.BytesIO(content)) for content in (whole, parted))
+        assert (one.num_row_groups, many.num_row_groups) == (1, len(ids) // rows)
+        assert one.read().equals(many.read())

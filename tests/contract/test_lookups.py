@@ -20,10 +20,12 @@ from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.test import TestResponse
 
+from cutout_api import reader as reader_module
 from cutout_api.catalog import Catalog
 from cutout_api.indexing import open_indexer
 from cutout_api.settings import Archive, Limits, Settings
 from cutout_api.settings import Catalog as CatalogSettings
+from cutout_api.stamp import Stamp
 from cutout_api.surveys import ZTF
 from cutout_api.web import create_app
 
@@ -541,3 +543,45 @@ def test_every_real_alert_is_found_by_its_id(real_data: Path, tmp_path: Path) ->
     catalog = Catalog(settings.catalog, settings.archive.address)
     assert catalog.status().alerts == {"ztf": 154, "lsst": 50}
     assert json.dumps(catalog.find_alert(ZTF, 5)) == "null"
+
+
+def test_epochs_whose_stamps_are_too_large_together_are_413_and_not_read_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [ztf_alert(n, OBJECT) for n in range(60)]
+    for number, row in enumerate(rows):  # a file of its own for each
+        write(tmp_path / f"many/{number}.parquet", [row], ZTF_SCHEMA)
+    size = len(stored_fits(rows[0], "Science"))
+    asked = {"objectId": OBJECT, "epochs": "all", "hdfsPath": "many", "output-format": "FITS"}
+    inflated = []
+    plain = reader_module.unpack
+
+    def noting(kind: str, *more: Any) -> Stamp:
+        inflated.append(kind)
+        return plain(kind, *more)
+
+    monkeypatch.setattr(reader_module, "unpack", noting)
+    for most, kind, status in (
+        (60 * size, "Science", 200),
+        (60 * size - 1, "Science", 413),
+        (60 * size, "All", 413),
+        (5 * size, "All", 413),
+        (3 * size - 1, "All", 413),
+    ):
+        inflated.clear()
+        limits = Limits(answer_bytes=most)
+        app = create_app(Settings(archive=Archive(uri=str(tmp_path)), limits=limits))
+        response = app.test_client().post(ROUTE, json=asked | {"kind": kind})
+        assert response.status_code == status
+        assert len(inflated) <= most / size + limits.concurrent_reads
+        if status == 200:
+            found = [image_of(stored_fits(row, "Science")) for row in rows]
+            with fits.open(io.BytesIO(response.data)) as hdus:
+                assert all((a.data == b).all() for a, b in zip(hdus[1:], found, strict=True))
+        else:
+            assert response.json["code"] == "answer_too_large"
+            assert str(most) in response.json["detail"]
+        # One alert by itself has no such limit.
+        single = {"objectId": OBJECT, "hdfsPath": "many", "kind": "All", "output-format": "FITS"}
+        assert app.test_client().post(ROUTE, json=single).status_code == 200
+        app.extensions["cutout_reader"].close()

@@ -7,9 +7,11 @@ import json
 import math
 import os
 import random
+import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import requests
 from astropy.io import votable
 from flask.testing import FlaskClient
 
@@ -41,6 +44,7 @@ from ..epochs_archive import (
     make_epochs_archive,
 )
 from ..samples import image_of, stored_fits, write
+from ..service import running_service
 
 FIRST, SECOND, THIRD, FOURTH = "ZTF21aaxtctv", "ZTF21abfmbix", "ZTF21abfaohe", "ZTF24abssjsb"
 UNKNOWN = "ZTF99zzzzzzz"
@@ -903,3 +907,71 @@ def test_the_keys_of_a_map_are_columns(real: FlaskClient, real_data: Any) -> Non
     expected = {"d:mangrove_2MASS_name": dict(alert["mangrove"])["2MASS_name"]}
     assert answer.json == [expected]
     assert answer.headers["X-Unknown-Columns"] == "d:mangrove_x"
+
+
+# --- many and large rows
+
+
+def test_half_a_surrogate_is_an_unknown_column_that_is_named_escaped(client: FlaskClient) -> None:
+    columns = ["i:jd", "\ud800", "x\r\nX-Evil: 1", "\0", *(f"x{n}" for n in range(3000))]
+    answer = client.post("/api/v1/objects", json={"objectId": FIRST, "columns": columns})
+    assert (answer.status_code, list(answer.json[0])) == (200, ["i:jd"])
+    assert answer.headers["X-Unknown-Columns"].startswith("%EF%BF%BD,x%0D%0AX-Evil:%201,%00,x0,")
+    assert len(answer.headers["X-Unknown-Columns"]) <= 2010
+
+
+@pytest.mark.parametrize("form", ["json", "parquet"])
+def test_large_stamps_are_sent_in_smaller_parts_of_the_same_table(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    payload = {"objectId": FIRST, "withcutouts": True, "output-format": form}
+    whole = client.post("/api/v1/objects", json=payload)
+    assert "ETag" in whole.headers
+    monkeypatch.setattr(tables, "CHUNK_BYTES", 150_000)  # a stamp has 20,160
+    parted = client.post("/api/v1/objects", json=payload)
+    assert "ETag" not in parted.headers
+    if form == "json":
+        assert parted.json == whole.json
+    else:
+        one, many = (pq.ParquetFile(io.BytesIO(answer.data)) for answer in (whole, parted))
+        assert (one.num_row_groups, many.num_row_groups > 3) == (1, True)
+        assert one.read().equals(many.read())
+
+
+def test_long_tables_have_places_of_their_own(tmp_path: Path) -> None:
+    rows = [epoch(n, FIRST, mulens=None) for n in range(400)] + [epoch(500, SECOND, mulens=None)]
+    write(tmp_path / "archive/a.parquet", rows, OLD_SCHEMA)
+    settings = catalogued(Settings(archive=Archive(uri=str(tmp_path / "archive"))))
+    environment = {
+        "CUTOUT_API_ARCHIVE_URI": settings.archive.uri,
+        "CUTOUT_API_CATALOG_URL": settings.catalog.url,
+        "CUTOUT_API_SERVER_WORKERS": "1",
+        "CUTOUT_API_SERVER_THREADS": "4",  # so that one table is sent at a time, and none waits
+        "CUTOUT_API_LIMITS_CLIENT_SECONDS": "60",
+    }
+    with running_service(environment) as service:
+        address = f"{service.address}/api/v1/objects"
+        long = {"objectId": FIRST, "withcutouts": "True"}
+        with ExitStack() as slow:
+            first = slow.enter_context(requests.get(address, long, stream=True, timeout=60))
+            assert first.status_code == 200
+            pieces = first.iter_content(200)
+            assert next(pieces) == b"["  # the rest waits, for whoever has the iterator
+            for _ in range(6):  # more than there are threads
+                busy = slow.enter_context(requests.get(address, long, stream=True, timeout=60))
+                assert (busy.status_code, busy.json()["code"]) == (503, "saturated")
+                assert busy.headers["Retry-After"] == "1"
+            assert requests.get(f"{service.address}/healthz", timeout=20).ok
+            short = requests.get(address, {"objectId": SECOND, "withcutouts": "True"}, timeout=20)
+            assert len(short.json()) == 1
+        end = time.monotonic() + 60
+        while (again := requests.get(address, long, timeout=60)).status_code == 503:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        assert [row["i:candid"] for row in again.json()] == [
+            row["candid"] for row in sorted(rows[:400], key=lambda row: -row["candidate"]["jd"])
+        ]
+        # One that was read to its end gives its place back too, and so does one that asks by HEAD.
+        for _ in range(3):
+            assert requests.head(address, params=long, timeout=60).ok
+        assert requests.get(address, long, timeout=60).ok

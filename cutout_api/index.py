@@ -381,9 +381,9 @@ def leaf_numbers(metadata: FileMetadata) -> dict[str, int]:
     """Return the dotted names of the leaf columns that hold one value a row, and their places."""
     schema = metadata.schema
     return {
-        column.path: number
-        for number, column in enumerate(schema.column(i) for i in range(len(schema)))
-        if column.max_repetition_level == 0
+        path: number
+        for number, path in enumerate(metadata.paths)
+        if schema.column(number).max_repetition_level == 0
     }
 
 

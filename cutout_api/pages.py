@@ -261,7 +261,7 @@ def _chunks_of(
 
 def encrypted_column(footer: Footer, leaf: int) -> str:
     """Return how it is said that a column is encrypted."""
-    column = footer.metadata.schema.column(leaf).path
+    column = footer.metadata.paths[leaf]
     return f"the column {column} of {file_name(footer.window.id.path)} is encrypted"
 
 
@@ -1277,10 +1277,9 @@ def _field(
 def _leaves_below(metadata: FileMetadata, columns: list[str]) -> list[int]:
     """Return the places of the leaf columns that stand for ``columns``."""
     wanted = set(columns)
-    paths = (metadata.schema.column(number).path for number in range(len(metadata.schema)))
     return [
         number
-        for number, path in enumerate(paths)
+        for number, path in enumerate(metadata.paths)
         if path in wanted or path.partition(".")[0] in wanted
     ]
 

@@ -314,7 +314,7 @@ def _chunks_of(
 
 def encrypted_column(footer: Footer, leaf: int) -> str:
     """Return how it is said that a column is encrypted."""
-    column = footer.metadata.schema.column(leaf).path
+    column = footer.metadata.paths[leaf]
     return f"the column {column} of {file_name(footer.window.id.path)} is encrypted"
 
 
@@ -427,9 +427,10 @@ def leaf_places(metadata: FileMetadata, columns: Sequence[str]) -> list[int]:
     """Return the places of the leaf columns that stand for ``columns``, in order of places."""
     wanted = set(columns)
     prefixes = tuple(f"{name}." for name in wanted)
-    paths = (metadata.schema.column(number).path for number in range(len(metadata.schema)))
     return [
-        number for number, path in enumerate(paths) if path in wanted or path.startswith(prefixes)
+        number
+        for number, path in enumerate(metadata.paths)
+        if path in wanted or path.startswith(prefixes)
     ]
 
 

@@ -16,7 +16,7 @@ PACKAGE = Path(cutout_api.__file__).parent
 
 # From the bottom up. A module may import any that stands in an earlier line.
 LAYERS = (
-    ("errors", "thrift", "http_cache", "whole_files"),
+    ("errors", "thrift", "http_cache", "whole_files", "plain_text"),
     ("settings", "metrics", "surveys", "fetch"),
     ("stamp", "client", "geometry", "storage", "sky", "derived", "joining", "table_formats"),
     ("epochs", "render", "columns"),

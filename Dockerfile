@@ -21,12 +21,13 @@ RUN python3 -m venv venv
 COPY install/hdfs-client.sh /build/install/
 RUN PYTHON=venv/bin/python /build/install/hdfs-client.sh /opt/cutout-api/hdfs
 
-COPY requirements.txt /build/
-RUN venv/bin/pip install --requirement /build/requirements.txt
+COPY requirements.lock /build/
+RUN venv/bin/pip install --require-hashes --only-binary :all: --requirement /build/requirements.lock
 
-COPY pyproject.toml /build/
+COPY pyproject.toml requirements.txt /build/
 COPY cutout_api /build/cutout_api
-RUN venv/bin/pip install --no-deps /build \
+# By the setuptools of the lock: in isolation pip would fetch one that nobody has checked.
+RUN venv/bin/pip install --no-deps --no-build-isolation /build \
     && venv/bin/pip uninstall --yes setuptools pip
 
 COPY install/docker-entrypoint.sh install/healthcheck.py ./

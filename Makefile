@@ -5,7 +5,7 @@ BIN := .venv/bin
 HDFS_CLIENT := .cache/hdfs
 HDFS_SERVER := .cache/hdfs-server
 
-.PHONY: help run test check format clean bench bench-hdfs bench-catalog bench-batch gallery
+.PHONY: help run test check format clean lock bench bench-hdfs bench-catalog bench-batch gallery
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -37,6 +37,9 @@ bench-batch: .venv/bench hdfs ## measure 10,000 stamps by one batch against sing
 
 gallery: .venv/run ## draw every option into docs/gallery, and write docs/gallery.md
 	$(BIN)/python docs/make_gallery.py
+
+lock: .venv/run ## write requirements.lock, which the image is installed from, anew
+	$(BIN)/python install/lock_requirements.py
 
 format: .venv/test ## format and fix what can be fixed
 	$(BIN)/ruff format .

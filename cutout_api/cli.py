@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 from . import __version__
 from .errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, CutoutError, SettingsError
+from .plain_text import say
 from .settings import Settings, load_settings
 from .surveys import SURVEYS
 
@@ -28,7 +29,7 @@ def run() -> None:
         status = main()
         sys.stdout.flush()
     except BrokenPipeError:  # as of ``| head``
-        print("cutout_api: nobody reads what is printed", file=sys.stderr)
+        say("cutout_api: nobody reads what is printed", file=sys.stderr)
         status = EXIT_FAILED
     os._exit(status)
 
@@ -41,13 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status: int = options.run(options)
     except SettingsError as error:
-        print(f"cutout_api: {error}", file=sys.stderr)
+        say(f"cutout_api: {error}", file=sys.stderr)
         return EXIT_USAGE
     except CutoutError as error:
-        print(f"cutout_api: {error.detail}", file=sys.stderr)
+        say(f"cutout_api: {error.detail}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
-        print("cutout_api: interrupted", file=sys.stderr)
+        say("cutout_api: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     return status
 
@@ -122,7 +123,7 @@ def _check(_options: argparse.Namespace) -> int:
     reader = Reader(settings)
     try:
         reader.check()
-        print(f"serves {reader.archive}")
+        say(f"serves {reader.archive}")
     finally:
         reader.close()
     return 0
@@ -169,7 +170,7 @@ def _demo(options: argparse.Namespace) -> int:
         nights=options.nights,
         seed=options.seed,
         overwrite=options.overwrite,
-        progress=lambda line: print(line, file=sys.stderr),
+        progress=lambda line: say(line, file=sys.stderr),
     )
     print(summary)
     settings = load_settings()
@@ -200,6 +201,6 @@ def _catalog_demo(settings: Settings, folder: Path) -> bool:
             indexer.run(indexer.plan())
             indexer.note_walk()
     except CutoutError as error:
-        print(f"not catalogued: {error.detail}", file=sys.stderr)
+        say(f"not catalogued: {error.detail}", file=sys.stderr)
         return False
     return True

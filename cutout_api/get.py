@@ -24,6 +24,7 @@ from .client import Client
 from .errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, CutoutError
 from .fetch import WORTH_ANOTHER_TRY, ServiceError
 from .formatter import FORMATS
+from .plain_text import say
 from .progress import show_progress
 from .reader import Reader
 from .request import ALL, PARAMETERS, CutoutRequest, Parameter, parse_request
@@ -187,7 +188,7 @@ class _Interruption:
         if cls is KeyboardInterrupt:
             for number in self._previous:
                 signal.signal(number, signal.SIG_IGN)  # asking twice changes nothing
-            print("cutout_api: interrupted; the files that are there are whole", file=sys.stderr)
+            say("cutout_api: interrupted; the files that are there are whole", file=sys.stderr)
             sys.stdout.flush()
             sys.stderr.flush()
             # What is under way would be waited for, as long as a service that hangs is given.
@@ -213,7 +214,7 @@ class _Interruption:
 
 
 def _usage(sentence: str) -> int:
-    print(f"cutout_api get: {sentence}", file=sys.stderr)
+    say(f"cutout_api get: {sentence}", file=sys.stderr)
     return EXIT_USAGE
 
 
@@ -245,7 +246,7 @@ class _Getting:
                 return _usage(f"{self.output} cannot be a folder: {error.strerror}")
         written = in_vain = 0
         with (
-            show_progress(len(ids), "alerts", partial(print, file=sys.stderr)) as advance,
+            show_progress(len(ids), "alerts", partial(say, file=sys.stderr)) as advance,
             closing(self._fetch_ahead(ids)) as fetched,
         ):
             for done, (id_, answer) in enumerate(fetched, 1):
@@ -253,17 +254,17 @@ class _Getting:
                     self._write(*answer.result())
                     written, in_vain = written + 1, 0
                 except Failed as error:
-                    print(f"{id_}: {error}", file=sys.stderr)
+                    say(f"{id_}: {error}", file=sys.stderr)
                     in_vain = in_vain + 1 if error.passing else 0
                 except OSError as error:
-                    print(f"{id_}: cannot be written: {error.strerror}", file=sys.stderr)
+                    say(f"{id_}: cannot be written: {error.strerror}", file=sys.stderr)
                     in_vain = MOST_FAILURES
                 advance(f"{done - written:,} failed")
                 if in_vain >= MOST_FAILURES and done < len(ids):
-                    print(f"cutout_api: given up on {len(ids) - done} more", file=sys.stderr)
+                    say(f"cutout_api: given up on {len(ids) - done} more", file=sys.stderr)
                     break
         if self.output != STDOUT:
-            print(f"{len(ids)} asked for, {written} written to {self.output}")
+            say(f"{len(ids)} asked for, {written} written to {self.output}")
         return EXIT_FAILED if written < len(ids) else 0
 
     def _fetch_ahead(

@@ -39,6 +39,7 @@ from .errors import (
     PathForbidden,
     StorageUnavailable,
 )
+from .plain_text import LineFormatter, say
 from .progress import show_progress
 from .reader import Reader
 from .settings import Settings
@@ -427,14 +428,14 @@ def index(indexer: Indexer, paths: Sequence[str]) -> int:
             failed += outcome.failed
             gone += outcome.state == GONE
             if outcome.message:
-                print(f"{outcome.path}: {outcome.message}", file=sys.stderr)
+                say(f"{outcome.path}: {outcome.message}", file=sys.stderr)
             alerts += outcome.alerts
             advance(f"{alerts:,} alerts")
     if not paths:
         indexer.note_walk()
     if gone:
-        print(f"{gone} files are gone", file=sys.stderr)
-    print(f"{plan.listed} files, {failed} of them could not be read")
+        say(f"{gone} files are gone", file=sys.stderr)
+    say(f"{plan.listed} files, {failed} of them could not be read")
     return failed
 
 
@@ -465,13 +466,13 @@ def print_status(settings: Settings, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps(status, indent=2))
         return 0
-    print("files    ", ", ".join(f"{count:,} {state}" for state, count in status["files"].items()))
+    say("files    ", ", ".join(f"{count:,} {state}" for state, count in status["files"].items()))
     alerts = ", ".join(f"{count:,} {survey}" for survey, count in status["alerts"].items())
-    print("alerts   ", alerts or "none")
-    print("newest   ", status["newest_night"] or "no night")
-    print("freshness", status["freshness"] or f"never indexed: {HOW_TO_FILL}")
+    say("alerts   ", alerts or "none")
+    say("newest   ", status["newest_night"] or "no night")
+    say("freshness", status["freshness"] or f"never indexed: {HOW_TO_FILL}")
     for faulty in status["faulty"]:
-        print(f"{faulty['state']}: {faulty['path']}: {faulty['message']}")
+        say(f"{faulty['state']}: {faulty['path']}: {faulty['message']}")
     return 0
 
 
@@ -479,7 +480,7 @@ def _log_to_stderr() -> None:
     if log.handlers:
         return
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(LineFormatter())
     log.addHandler(handler)
     log.propagate = False
     log.setLevel(logging.INFO)

@@ -38,6 +38,7 @@ from .errors import (
     SettingsError,
     StorageUnavailable,
 )
+from .plain_text import LineFormatter
 from .settings import Settings, load_settings
 
 log = logging.getLogger("cutout_api")
@@ -150,10 +151,12 @@ def on_exit(_server: Any) -> None:
 def set_up_logging(settings: Settings) -> None:
     """Write one line a message to stderr."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(LineFormatter())
     log.handlers = [handler]
     log.propagate = False
     log.setLevel(settings.server.log_level)
+    for other in logging.getLogger("gunicorn.error").handlers:
+        other.setFormatter(LineFormatter())
 
 
 def _has_more(connection: socket.socket) -> bool:

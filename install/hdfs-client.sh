@@ -4,8 +4,11 @@
 #   install/hdfs-client.sh [FOLDER]        FOLDER: default .cache/hdfs in this repository
 #
 # A Hadoop distribution is used where there is one ($HADOOP_HOME with lib/native/libhdfs.so).
-# Otherwise the client jars come out of pyspark (the installed one, else the current one from
-# the configured package index) and libhdfs.so is compiled from the C sources in pydoop's sdist.
+# Otherwise the client jars come out of pyspark (the installed one, else one from the configured
+# package index) and libhdfs.so is compiled from the C sources in pydoop's sdist.
+#
+# Nothing is unpacked, run or compiled whose SHA-256 is not one of those below: a package index,
+# or an installed pyspark, is not trusted. To use another version, change it and its sums.
 #
 # Environment: PYTHON (default python3; needs pip), JAVA_HOME, HADOOP_HOME, LIBHDFS_OPTS, and
 # HADOOP_CONF_DIR for a cluster that is described by a core-site.xml and an hdfs-site.xml.
@@ -23,6 +26,16 @@ default_opts="-Xmx256m -Xrs -XX:+UseSerialGC -XX:-UsePerfData -Dslf4j.internal.v
 
 pydoop=pydoop==2.0.0
 pydoop_sha256=c7eb2ad8c36d2a75dc1c6cee701928334614f2e862a70798b0cb278e3102f77d
+pyspark=pyspark==4.3.0
+pyspark_sha256=e8c517948eff7088a7aa07449aa8eafa4a15a8d50319de2525a6fd26622476c6
+# The last that reads the metadata of old sdists, which want pkg_resources.
+setuptools=setuptools==80.10.2
+setuptools_sha256=95b30ddfb717250edb492926c92b5221f7ef3fbcc2b07579bcd4a27da21d0173
+jars_sha256="\
+cc59446ec9ebaceae56fdb8d8c21477766dc5d426325642151c796bec5c4e6b7  hadoop-client-api-3.5.0.jar
+b7db3e60c5df1cd37c2995b3e0142e57487260706834e5325bbe0a5e683eedf1  hadoop-client-runtime-3.5.0.jar
+7b751d952061954d5abfed7181c1f645d336091b679891591d63329c622eb832  slf4j-api-2.0.17.jar
+50f11b09f877c294d56f24463f47d28f929cf5044f648661c0f0cfbae9a2f49c  commons-lang-2.6.jar"
 
 say() { printf 'hdfs-client: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
@@ -58,46 +71,40 @@ find_java() {  # $1 = jdk: must have jni.h as well
     return 1
 }
 
-# An sdist by name from the package index that pip is configured for. Current setuptools cannot
-# read the metadata of old sdists (pkg_resources is gone), so an older one is put beside pip.
-fetch_sdist() {  # REQUIREMENT FOLDER
+# pip checks the sum before it runs anything of what it fetched.
+pinned() {  # REQUIREMENT SHA256 PIP_ARGUMENT...
     "$python" -m pip --version >/dev/null 2>&1 || die "$python has no pip. Install python3-pip, or set PYTHON to one that has it."
-    "$python" -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
-        --target "$2/setuptools" 'setuptools<81' wheel >&2
-    PYTHONPATH="$2/setuptools" "$python" -m pip download --quiet --disable-pip-version-check \
-        --no-deps --no-binary :all: --no-build-isolation --dest "$2" "$1" >&2
+    "$python" -m pip "${@:3}" --quiet --disable-pip-version-check --no-deps --require-hashes \
+        --requirement <(echo "$1 --hash=sha256:$2") >&2
+}
+
+# An sdist from the package index that pip is configured for, its metadata read by our setuptools.
+fetch_sdist() {  # REQUIREMENT SHA256 FOLDER
+    pinned "$setuptools" "$setuptools_sha256" install --root-user-action=ignore --target "$3/setuptools"
+    PYTHONPATH="$3/setuptools" pinned "$1" "$2" download --no-binary :all: --no-build-isolation --dest "$3"
 }
 
 # hadoop-client-* leaves slf4j to its user; libhdfs asks commons-lang 2 for stack traces.
 extract_jars() {  # [SDIST] FOLDER: from the sdist, else from the installed pyspark
-    "$python" - "$@" <<'PY'
-import importlib.util, re, shutil, sys, tarfile, zipfile
+    cut -d ' ' -f 3 <<<"$jars_sha256" | "$python" -c '
+import importlib.util, shutil, sys, tarfile
 from pathlib import Path
 
 *sdist, folder = sys.argv[1:]
-WANTED = re.compile(r"(hadoop-client-api|hadoop-client-runtime|slf4j-api|commons-lang)-\d[\d.]*\.jar")
-found = []
+wanted = set(sys.stdin.read().split())
 if sdist:
     with tarfile.open(sdist[0]) as archive:
         for member in archive:
             name = Path(member.name).name
-            if "/jars/" in member.name and WANTED.fullmatch(name):
+            if "/jars/" in member.name and name in wanted:
                 with archive.extractfile(member) as source, open(Path(folder, name), "wb") as target:
                     shutil.copyfileobj(source, target)
-                found.append(name)
 else:
     spec = importlib.util.find_spec("pyspark")
     for base in spec.submodule_search_locations or () if spec else ():
-        for jar in Path(base, "jars").glob("*.jar"):
-            if WANTED.fullmatch(jar.name):
-                shutil.copyfile(jar, Path(folder, jar.name))
-                found.append(jar.name)
-for name in found:
-    if zipfile.ZipFile(Path(folder, name)).testzip() is not None:
-        sys.exit(f"hdfs-client: {name} is damaged")
-missing = {"hadoop-client-api", "hadoop-client-runtime", "slf4j-api"} - {re.sub(r"-\d.*", "", n) for n in found}
-sys.exit(3 if missing else 0)
-PY
+        for name in wanted:
+            shutil.copyfile(Path(base, "jars", name), Path(folder, name))
+' "$@" && (cd "${*: -1}" && sha256sum --check --quiet --strict <<<"$jars_sha256" >&2)
 }
 
 build() {  # fills FOLDER/lib; everything happens in .part, which a killed run leaves and we remove
@@ -110,13 +117,12 @@ build() {  # fills FOLDER/lib; everything happens in .part, which a killed run l
     else
         say "client jars: fetching pyspark (some 450 MB, of which 50 are kept)"
         rm -f "$part"/lib/*
-        fetch_sdist pyspark "$part/pyspark"
-        extract_jars "$part"/pyspark/pyspark-*.tar.gz "$part/lib" || die "this pyspark has no Hadoop client jars"
+        fetch_sdist "$pyspark" "$pyspark_sha256" "$part/pyspark"
+        extract_jars "$part/pyspark/${pyspark/==/-}.tar.gz" "$part/lib" || die "the jars of $pyspark are not those that were expected"
     fi
 
     say "libhdfs: compiling"
-    fetch_sdist "$pydoop" "$part/pydoop"
-    echo "$pydoop_sha256  $part/pydoop/${pydoop/==/-}.tar.gz" | sha256sum --check --quiet >&2
+    fetch_sdist "$pydoop" "$pydoop_sha256" "$part/pydoop"
     tar -xzf "$part/pydoop/${pydoop/==/-}.tar.gz" -C "$part/pydoop"
     sources=$part/pydoop/${pydoop/==/-}/src/libhdfs
     # The run path spares LD_LIBRARY_PATH; libjvm of another JAVA_HOME loaded before wins over it.

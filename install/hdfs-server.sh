@@ -16,6 +16,8 @@ python=${PYTHON:-python3}
 
 pyspark=pyspark==2.4.8
 pyspark_sha256=3a19b71b8dc8dd91ebc943604a05e1ab01bce052456d42937035632d852d78dc
+setuptools=setuptools==80.10.2
+setuptools_sha256=95b30ddfb717250edb492926c92b5221f7ef3fbcc2b07579bcd4a27da21d0173
 
 jars=(
     commons-cli-1.2 commons-codec-1.10 commons-collections-3.2.2 commons-configuration-1.6
@@ -27,6 +29,12 @@ jars=(
 )
 
 say() { printf 'hdfs-server: %s\n' "$*" >&2; }
+
+# pip checks the sum before it runs anything of what it fetched.
+pinned() {  # REQUIREMENT SHA256 PIP_ARGUMENT...
+    "$python" -m pip "${@:3}" --quiet --disable-pip-version-check --no-deps --require-hashes \
+        --requirement <(echo "$1 --hash=sha256:$2") >&2
+}
 
 mkdir -p "$prefix"
 prefix=$(cd "$prefix" && pwd)
@@ -47,11 +55,9 @@ mkdir -p "$part/jars"
 say "fetching $pyspark (some 220 MB, of which 25 are kept)"
 "$python" -m pip --version >/dev/null 2>&1 || { say "$python has no pip. Install python3-pip, or set PYTHON to one that has it."; exit 1; }
 # An older setuptools beside pip, and no build isolation: this setup.py fails under current ones.
-"$python" -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
-    --target "$part/setuptools" 'setuptools<81' wheel >&2
-PYTHONPATH="$part/setuptools" "$python" -m pip download --quiet --disable-pip-version-check \
-    --no-deps --no-binary :all: --no-build-isolation --dest "$part" "$pyspark" >&2
-echo "$pyspark_sha256  $part/${pyspark/==/-}.tar.gz" | sha256sum --check --quiet >&2
+pinned "$setuptools" "$setuptools_sha256" install --root-user-action=ignore --target "$part/setuptools"
+PYTHONPATH="$part/setuptools" pinned "$pyspark" "$pyspark_sha256" download \
+    --no-binary :all: --no-build-isolation --dest "$part"
 members=("${jars[@]/#/${pyspark/==/-}/deps/jars/}")
 tar -xzf "$part/${pyspark/==/-}.tar.gz" -C "$part/jars" --strip-components=3 "${members[@]/%/.jar}"
 

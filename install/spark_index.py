@@ -22,6 +22,7 @@ from pyspark.sql import SparkSession
 from cutout_api.catalog import GONE
 from cutout_api.errors import CutoutError, SettingsError
 from cutout_api.indexing import Outcome, Plan, open_indexer
+from cutout_api.plain_text import say
 from cutout_api.settings import Settings, load_settings
 from cutout_api.storage import FileId
 
@@ -46,7 +47,7 @@ def main() -> int:
     with open_indexer(settings, blocks=False, jobs=1) as indexer:
         plan = indexer.plan(options.paths)
         for outcome in indexer.execute(Plan(gone=plan.gone)):
-            print(f"{outcome.path}: {GONE}", file=sys.stderr)
+            say(f"{outcome.path}: {GONE}", file=sys.stderr)
     files = [*plan.todo, *plan.late]
     failed = alerts = 0
     if files:
@@ -59,13 +60,13 @@ def main() -> int:
                 alerts += outcome.alerts
                 failed += outcome.failed
                 if outcome.failed:
-                    print(f"{outcome.path}: {outcome.message}", file=sys.stderr)
+                    say(f"{outcome.path}: {outcome.message}", file=sys.stderr)
         finally:
             spark.stop()
     if not options.paths:
         with open_indexer(settings, blocks=False, jobs=1) as indexer:
             indexer.note_walk()
-    print(f"{plan.listed} files, {len(files)} of them new with {alerts} alerts, {failed} unread")
+    say(f"{plan.listed} files, {len(files)} of them new with {alerts} alerts, {failed} unread")
     return 1 if failed else 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import http.client
+import io
 import json
 import os
 import re
@@ -11,14 +12,20 @@ import shutil
 import socket
 import subprocess
 import sys
+import tarfile
 import time
+import tomllib
+import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
 import requests
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from urllib3 import Retry
 
 from cutout_api import errors, server, settings
@@ -124,6 +131,149 @@ def test_the_entry_point_adds_to_the_client_what_the_operator_says(tmp_path: Pat
     assert run()[:2] == ["/a.jar:/b.jar", "-Xmx256m -Xrs"]
     assert run(HADOOP_CONF_DIR="/conf")[0] == "/conf:/a.jar:/b.jar"
     assert run(LIBHDFS_OPTS="-Xmx1g")[1] == "-Xmx1g"
+
+
+# What is fetched
+
+
+def locked() -> dict[str, tuple[str, list[str]]]:
+    """Return version and hashes of what requirements.lock names."""
+    text = (ROOT / "requirements.lock").read_text().replace("\\\n", " ")
+    lines = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
+    return {pin.partition("==")[0]: (pin.partition("==")[2], found) for pin, *found in lines}
+
+
+def wanted_by(name: str) -> list[Requirement]:
+    """Return what a locked package needs where the image runs."""
+    try:
+        required = distribution(name).requires or []
+    except PackageNotFoundError:  # only newer than what is installed here
+        return []
+    environment = {"extra": "", "python_version": "3.11", "python_full_version": "3.11.2"}
+    needs = [Requirement(each) for each in required]
+    return [n for n in needs if n.marker is None or n.marker.evaluate(environment)]
+
+
+def test_the_lock_has_what_the_requirements_allow_and_need() -> None:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    asked = [
+        Requirement(line.partition("#")[0]) for line in lines if line.partition("#")[0].strip()
+    ]
+    asked += [Requirement(each) for each in build_requirements()]
+    assert len(asked) > 20
+    pins = locked()
+    for need in [*asked, *(need for name in pins for need in wanted_by(name))]:
+        version, _ = pins[canonicalize_name(need.name)]
+        assert need.specifier.contains(version, prereleases=True), need
+        for extra in need.extras:
+            assert f"{need.name}-{extra}" in pins
+
+
+def build_requirements() -> list[str]:
+    requires: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"][
+        "requires"
+    ]
+    return requires
+
+
+def test_whatever_the_lock_names_has_hashes() -> None:
+    for name, (version, found) in locked().items():
+        assert version, name
+        assert 1 <= len(found) <= 2, name  # one for each machine, or one for both
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", each) for each in found)
+
+
+def test_the_image_installs_nothing_without_a_hash() -> None:
+    commands = [rest for instruction, rest in dockerfile() if instruction == "RUN"]
+    installs = [c for run in commands for c in run.split("&&") if "pip install" in c]
+    assert len(installs) == 2
+    for command in installs:
+        own = "--no-deps --no-build-isolation /build" in command  # ours, built by what is locked
+        assert own or "--require-hashes" in command
+
+
+EVIL_SETUP = """
+import pathlib
+pathlib.Path({marker!r}).touch()
+from setuptools import setup
+setup(name={name!r}, version={version!r})
+"""
+
+
+@pytest.fixture
+def evil_index(tmp_path: Path) -> dict[str, str]:
+    """The environment of a pip whose index has what the scripts fetch, but written by others."""
+    links, marker = tmp_path / "links", str(tmp_path / "was run")
+    links.mkdir()
+    scripts = "".join((INSTALL / f"hdfs-{side}.sh").read_text() for side in ("client", "server"))
+    pins = set(re.findall(r"^(\w+)=\1==([\d.]+)$", scripts, re.MULTILINE))
+    assert {name for name, _ in pins} == {"pydoop", "pyspark", "setuptools"}
+    for name, version in pins:
+        if name == "setuptools":
+            with zipfile.ZipFile(links / f"setuptools-{version}-py3-none-any.whl", "w") as wheel:
+                about = f"setuptools-{version}.dist-info"
+                wheel.writestr("setuptools/__init__.py", f"open({marker!r}, 'w')")
+                wheel.writestr(f"{about}/METADATA", f"Name: setuptools\nVersion: {version}\n")
+                wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+                wheel.writestr(f"{about}/RECORD", "")
+            continue
+        code = EVIL_SETUP.format(marker=marker, name=name, version=version).encode()
+        with tarfile.open(links / f"{name}-{version}.tar.gz", "w:gz") as sdist:
+            member = tarfile.TarInfo(f"{name}-{version}/setup.py")
+            member.size = len(code)
+            sdist.addfile(member, io.BytesIO(code))
+    return os.environ | {
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(links),
+        "PYTHON": sys.executable,
+    }
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+@pytest.mark.parametrize("trusted", ["nothing", "setuptools"])
+def test_what_was_exchanged_on_the_index_is_not_run(
+    evil_index: dict[str, str], tmp_path: Path, side: str, trusted: str
+) -> None:
+    if shutil.which("javac") is None or shutil.which("gcc") is None:
+        (pytest.fail if IN_CI else pytest.skip)("no JDK or gcc: run install/hdfs-client.sh")
+    script = (INSTALL / f"hdfs-{side}.sh").read_text()
+    if trusted == "setuptools":  # so that the sdist is fetched too
+        script = re.sub(
+            r"^(\s*(PYTHONPATH=\S+ )?)pinned \"\$setuptools\".*", r"\1:", script, flags=re.M
+        )
+    copy = tmp_path / f"hdfs-{side}.sh"
+    copy.write_text(script)
+    # A pyspark that is installed is not trusted either.
+    jars = tmp_path / "installed/pyspark/jars"
+    jars.mkdir(parents=True)
+    (jars.parent / "__init__.py").touch()
+    for name in re.findall(r"[a-z-]+-[\d.]+\.jar", script):
+        (jars / name).write_bytes(b"exchanged")
+    environment = evil_index | {"PYTHONPATH": str(tmp_path / "installed")}
+    environment.pop("HADOOP_HOME", None)
+    prefix = tmp_path / "prefix"
+    ended = subprocess.run(
+        ["bash", str(copy), str(prefix)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode != 0
+    assert "DO NOT MATCH THE HASHES" in ended.stderr
+    assert ("pyspark" if trusted == "setuptools" else "setuptools") in ended.stderr
+    assert not (tmp_path / "was run").exists()
+    assert not (prefix / "lib").exists()
+
+
+@pytest.mark.parametrize("name", sorted(file.name for file in INSTALL.glob("*.sh")))
+def test_scripts_fetch_from_no_index_but_by_hash(name: str) -> None:
+    script = (INSTALL / name).read_text().replace("\\\n", " ")
+    for line in script.splitlines():
+        if re.search(r"-m pip\b(?! --version)|\bpip3? (install|download)", line.partition("#")[0]):
+            assert "--require-hashes" in line
+        assert not re.search(r"^[^#]*\b(curl|wget) .*\|", line)
 
 
 # systemd

@@ -732,9 +732,11 @@ def read_cell(
             return (None,)
         rank = int(np.count_nonzero(page.defined[:place]))
         if not page.by_dictionary:
-            # Where there are levels, these have told already how many values there are.
-            count = None if chunk.max_definition_level else len(page.defined)
-            return (_nth_value(page.values, page.values_start, rank, count),)
+            count = int(np.count_nonzero(page.defined))
+            # One run of levels has told already that there are so many values.
+            is_counted = chunk.max_definition_level and count == len(page.defined)
+            total = None if is_counted else count
+            return (_nth_value(page.values, page.values_start, rank, total),)
         if table.dictionary is None:
             return None
         rank = int(_read_indices(page)[rank])
@@ -1026,8 +1028,6 @@ def read_hybrid(data: memoryview, width: int, count: int) -> NDArray[np.uint32]:
         head, place = _read_varint(data, place)
         if head & 1:
             length = (head >> 1) * width
-            if (head >> 1) * 8 >= count - done + 8:  # the last ones may be filled up to eight
-                raise PageDamaged("a run of more numbers than there are")
             bits = np.unpackbits(
                 np.frombuffer(data[place : place + length], np.uint8), bitorder="little"
             )

@@ -146,3 +146,8 @@ def test_a_list_that_is_no_bytes_spoils_no_other() -> None:
     assert all(isinstance(found, ValueError) for found in bad)
     assert "300 not in range" in str(bad[1])
     assert (empty, null, good) == (b"", None, b"\x00\xff")
+
+
+def test_signed_bytes_are_the_bytes_that_java_means() -> None:
+    lists = pa.array([[-1, 0, 127, -128]], pa.list_(pa.int8()))
+    assert list(stamps_of(lists, [0])) == [b"\xff\x00\x7f\x80"]

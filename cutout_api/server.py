@@ -66,6 +66,7 @@ worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa:
 
 LINGER_MILLISECONDS = 2
 LEAVE_SECONDS = 2.0
+MOST_CREDIT = 3
 PIECE_BYTES = 65_536
 HEAD_BYTES = 32_768
 CHUNK_LINE_BYTES = 1_024
@@ -167,10 +168,13 @@ def _has_more(connection: socket.socket) -> bool:
 
 
 class Connection(socket.socket):
-    """A client's connection, which must take its answer in a time that its length allows.
+    """A client's connection, which must take its answer at some pace.
 
-    What the kernel does not take at once is sent within ``limits.client_seconds``, and the time
-    that ``limits.client_rate`` gives each byte; the time in which an answer is made is not counted.
+    A client is waited for as long as its credit lasts: ``limits.client_seconds`` at first, and
+    ``limits.client_rate`` bytes that are taken earn a second, up to three times that. So one that
+    stops is given up soon, and one that is too slow on average later. The time in which an answer
+    is made costs nothing. (The credit may grow because a client that reads steadily shows it in
+    steps: its kernel asks for more when half of its buffer is free, some megabytes.)
     """
 
     def __init__(self, accepted: socket.socket) -> None:
@@ -178,7 +182,7 @@ class Connection(socket.socket):
         self.begin_answer()
 
     def begin_answer(self) -> None:
-        self._sent, self._waited = 0, 0.0
+        self._credit = _settings.limits.client_seconds
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         """Raises BrokenPipeError, as for a client that left, for one that is too slow."""
@@ -186,21 +190,29 @@ class Connection(socket.socket):
             taken = self.send(data, flags | socket.MSG_DONTWAIT)
         except BlockingIOError:
             taken = 0
-        self._sent += len(data)
+        self._earn(taken)
         if taken < len(data):
             self._send_slowly(memoryview(data)[taken:], flags)
 
+    def _earn(self, taken: int) -> None:
+        limits = _settings.limits
+        self._credit = min(
+            self._credit + taken / limits.client_rate, MOST_CREDIT * limits.client_seconds
+        )
+
     def _send_slowly(self, data: memoryview, flags: int) -> None:
-        limits, start = _settings.limits, time.monotonic()
-        seconds = limits.client_seconds + self._sent / limits.client_rate - self._waited
         try:
-            self.settimeout(max(seconds, 0.001))
-            super().sendall(data, flags)
+            while data:
+                start = time.monotonic()
+                self.settimeout(max(self._credit, 0.001))
+                taken = self.send(data, flags)
+                self._credit -= time.monotonic() - start
+                self._earn(taken)
+                data = data[taken:]
         except TimeoutError:
-            log.info("a client takes its answer too slowly; it got %d bytes or less", self._sent)
+            log.info("a client takes its answer too slowly, and is given up")
             raise BrokenPipeError(errno.EPIPE, "the client is too slow") from None
         finally:
-            self._waited += time.monotonic() - start
             self.settimeout(None)
 
 

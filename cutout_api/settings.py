@@ -245,7 +245,8 @@ class Limits:
     )
     client_seconds: float = setting(
         10.0,
-        "how long a client may take to send a request, all of it; and to begin taking its answer",
+        "how long a whole request may take to arrive; an answer waits up to three times that for "
+        "its client",
         between(0.001, 3600),
     )
     client_rate: int = setting(

@@ -460,6 +460,27 @@ def test_clients_that_do_not_take_their_answers_lose_them(
         assert "Traceback" not in service.log
 
 
+def test_a_client_that_goes_on_taking_its_answer_gets_it_whole(
+    one_process: dict[str, str], sample_archive: SampleArchive
+) -> None:
+    """It takes longer than ``limits.client_seconds`` in all, and more than ``client_rate``."""
+    settings = {"CUTOUT_API_LIMITS_CLIENT_SECONDS": "3", "CUTOUT_API_LIMITS_CLIENT_RATE": "100000"}
+    name = ASKED["hdfsPath"]
+    candids = [str(row["candid"]) for row in sample_archive.rows[name][:3]] * 250
+    body = {"hdfsPath": name, "candid": candids, "kind": "Science", "package": "tar"}
+    with running_service(one_process | settings) as service:
+        url = f"{service.address}/api/v1/cutouts/batch"
+        start = time.monotonic()
+        with requests.post(url, json=body, stream=True, timeout=20) as answer:
+            received = 0
+            for piece in answer.iter_content(1 << 20):
+                received += len(piece)
+                time.sleep(0.1)
+        assert time.monotonic() - start > 4  # else it tells nothing
+        assert received > 750 * 10_000
+        assert "too slowly" not in service.log
+
+
 JSON = {"Content-Type": "application/json"}
 
 

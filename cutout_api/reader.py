@@ -377,7 +377,7 @@ class Reader:
         for file_id in files:
             try:
                 with self.opened(file_id) as file:
-                    index = self._indexes.get(file)
+                    index = self.index_of(file)
             except FileUnreadable as error:
                 yield error
             except NotParquet:

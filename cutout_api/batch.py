@@ -37,6 +37,7 @@ from .index import FileIndex, Location
 from .lookup import Lookup
 from .pages import Plan
 from .reader import (
+    NOBODY_WAITS,
     PATIENCE,
     Reader,
     entry_of,
@@ -49,7 +50,7 @@ from .request import CutoutRequest
 from .settings import Limits
 from .storage import FileChanged, FileId, OpenFile
 from .surveys import KeyValue
-from .work import going_on
+from .work import going_on, has_left
 
 T = TypeVar("T")
 FIRST_WINDOW = 64
@@ -158,12 +159,9 @@ class Batches:
         self.limits = limits
         self.lookup = Lookup(reader.catalog, reader.archive, reader.opened)
 
-    def open(self, asked: BatchRequest, has_left: Callable[[], bool] = lambda: False) -> Batch:
-        """Return a batch with its first window read; it is to be closed. Raises a CutoutError.
-
-        ``has_left`` tells whether the client is gone, which ends what has sent nothing yet.
-        """
-        batch = Batch(self, asked, has_left)
+    def open(self, asked: BatchRequest) -> Batch:
+        """Return a batch with its first window read; it is to be closed. Raises a CutoutError."""
+        batch = Batch(self, asked)
         try:
             batch.begin()
         except BaseException:
@@ -175,10 +173,9 @@ class Batches:
 class Batch:
     """One batch: an iterator of results in the order asked, to be taken once, and closed."""
 
-    def __init__(self, batches: Batches, asked: BatchRequest, has_left: Callable[[], bool]) -> None:
+    def __init__(self, batches: Batches, asked: BatchRequest) -> None:
         self._reader, self._lookup = batches.reader, batches.lookup
         self._limits, self._asked = batches.limits, asked
-        self._has_left = has_left
         self._until = clock.monotonic() + self._limits.batch_seconds
         self._search: Search | None = None
         self._results = self._work()
@@ -204,8 +201,8 @@ class Batch:
         """Raise ClientLeft, or DeadlineExceeded, where a batch that has sent nothing is to end."""
         if self._until == math.inf:
             return
-        if self._has_left():
-            raise ClientLeft("the client left before there was an answer")
+        if has_left.get()():
+            raise ClientLeft(NOBODY_WAITS)
         if clock.monotonic() > self._until:
             raise DeadlineExceeded(
                 f"finding these ids took longer than {self._limits.batch_seconds:g} s: "

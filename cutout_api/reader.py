@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -21,6 +22,7 @@ from .errors import (
     AlertNotFound,
     AnswerTooLarge,
     ArchiveFileNotFound,
+    ClientLeft,
     DeadlineExceeded,
     FileUnreadable,
     InvalidParameter,
@@ -42,9 +44,12 @@ from .settings import Settings
 from .stamp import Stamp, StampLimits, unpack
 from .storage import Archive, FileChanged, FileId, OpenFile, file_name
 from .surveys import Survey
-from .work import Stopped, Work, going_on
+from .work import Stopped, Work, going_on, has_left
 
 T = TypeVar("T")
+NOTICE_SECONDS = 1.0
+"""After so long, and again, a request that is waited for is asked whether its client is there."""
+NOBODY_WAITS = "the client left before there was an answer"
 PATIENCE = 10
 """Of what is a part of a larger answer, which would break off if there were no place for it."""
 
@@ -140,17 +145,27 @@ class Reader:
             raise
         future.add_done_callback(lambda _: self._end(work))
         try:
-            return future.result(self._limits.deadline_seconds)
+            return self._await(future, work)
         except Stopped:
             raise self._too_slow() from None
-        except FutureTimeoutError:
-            if future.done():  # in this very moment, or it ran into a time-out of the storage
-                with suppress(FutureTimeoutError):
-                    return future.result()
-                raise StorageUnavailable("the archive does not answer") from None
-            work.stop()
-            future.cancel()
-            raise self._too_slow() from None
+
+    def _await(self, future: Future[T], work: Work) -> T:
+        """Wait for work until its deadline, or until its client is seen to have left."""
+        left = self._limits.deadline_seconds
+        while True:
+            try:
+                return future.result(min(left, NOTICE_SECONDS))
+            except FutureTimeoutError:
+                if future.done():  # in this very moment, or it ran into a time-out of the storage
+                    with suppress(FutureTimeoutError):
+                        return future.result()
+                    raise StorageUnavailable("the archive does not answer") from None
+            left = work.until - time.monotonic()
+            is_left_alone = has_left.get()()
+            if left <= 0 or is_left_alone:
+                work.stop()
+                future.cancel()
+                raise ClientLeft(NOBODY_WAITS) if is_left_alone else self._too_slow()
 
     def _end(self, work: Work) -> None:
         self._running.discard(work)

@@ -87,7 +87,7 @@ from .tables import (
     describe_columns,
     group_columns,
 )
-from .work import Places
+from .work import Places, has_left
 
 log = logging.getLogger("cutout_api")
 
@@ -231,8 +231,7 @@ def _add_batch(app: Flask, reader: Reader, limits: Limits, places: Places) -> No
             asked = parse_batch_request(*_batch_payload(limits.batch_items), limits.batch_items)
             g.format = asked.package
             g.sought = f"{len(asked.ids)} x {asked.key.name}"
-            connection = request.environ.get("gunicorn.socket")
-            opened = batches.open(asked, partial(_has_left, connection))
+            opened = batches.open(asked)
             if asked.dry_run:
                 with contextlib.closing(opened):
                     plan = opened.plan()
@@ -246,7 +245,7 @@ def _add_batch(app: Flask, reader: Reader, limits: Limits, places: Places) -> No
 
 def _has_left(connection: socket.socket | None) -> bool:
     """Tell whether the client of a connection is gone, or has closed its side of it."""
-    if connection is None:  # not a server that says which one it is
+    if connection is None:  # a server that does not say which one it is
         return False
     poll = select.poll()
     poll.register(connection, select.POLLRDHUP)
@@ -537,6 +536,7 @@ def _add_bookkeeping(app: Flask, *, varies: bool) -> None:
     @app.before_request
     def begin() -> None:
         g.start = time.perf_counter()
+        has_left.set(partial(_has_left, request.environ.get("gunicorn.socket")))
         given = request.headers.get("X-Request-ID", "")
         g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 

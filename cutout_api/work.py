@@ -66,6 +66,14 @@ def going_on() -> Work:
     return work
 
 
+def _never() -> bool:
+    return False
+
+
+has_left: ContextVar[Callable[[], bool]] = ContextVar("has_left", default=_never)
+"""Tells whether the client of the request that this thread answers is gone."""
+
+
 class Places:
     """So many requests of a kind that take long may be answered at a time.
 

@@ -38,6 +38,7 @@ from cutout_api.reader import Reader
 from cutout_api.settings import Archive, Limits, Server, Settings
 from cutout_api.storage import OpenFile
 from cutout_api.web import create_app
+from cutout_api.work import has_left
 
 from ..archive import NEXT_NIGHT, NIGHT, SampleArchive, peculiar_candid
 from ..catalogue import catalogued
@@ -956,8 +957,10 @@ def test_a_batch_that_has_sent_nothing_ends_with_its_client(
     reader = Reader(settings)
     payload = {"objectId": names, "kind": "Science", "hdfsPath": "many", "dry_run": dry_run}
     asked = parse_batch_request(payload, None, 100)
+    before = has_left.set(lambda: len(looked_at) >= 3)
     with pytest.raises(ClientLeft):
-        Batches(reader, Limits()).open(asked, lambda: len(looked_at) >= 3)
+        Batches(reader, Limits()).open(asked)
+    has_left.reset(before)
     assert len(looked_at) == 3
     with pytest.raises(DeadlineExceeded):
         Batches(reader, Limits(batch_seconds=0.0)).open(asked)

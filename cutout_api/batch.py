@@ -193,8 +193,10 @@ class Batch:
     def _look_through_files(self) -> Search:
         search = Search(self._reader, self._asked, self._asked.values())
         seconds = self._limits.deadline_seconds * SHARE_OF_DEADLINE
-        while self._reader.run(partial(search.look, seconds), PATIENCE):
+        left = True
+        while left:
             self._check_is_awaited()
+            left = self._reader.run(partial(search.look, seconds), PATIENCE)
         return search
 
     def _check_is_awaited(self) -> None:

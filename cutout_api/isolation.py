@@ -9,6 +9,7 @@ that started them, since their connection to it ends.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import pickle
@@ -60,6 +61,9 @@ def close_pool() -> None:
         pool = _POOLS.pop(os.getpid(), None)
     if pool is not None:
         pool.close()
+
+
+atexit.register(close_pool)
 
 
 class _Process:

@@ -37,7 +37,6 @@ from .errors import (
     shorten,
 )
 from .index import NEVER, NO_ID, Epoch, FileIndex, IndexCache, IndexStore, Location
-from .isolation import close_pool
 from .lookup import Lookup
 from .request import CutoutRequest, IdentifyRequest, Meaning
 from .settings import Settings
@@ -125,7 +124,6 @@ class Reader:
         self._epochs.shutdown(wait=False, cancel_futures=True)
         self.catalog.close()
         self.archive.close()
-        close_pool()
 
     def run(self, call: Callable[[], T], patience: int = 1, room: int | None = None) -> T:
         """Return what ``call`` returns, done as one of the concurrent reads, within its deadline.

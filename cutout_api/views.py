@@ -182,9 +182,14 @@ def write_view(stamp: Stamp, survey: Survey, view: View, entry: Entry | None) ->
         return stamp.fits
     image = find_image(stamp)
     primary = image.number == 0 or view.plane != IMAGE
-    cards: Cards = drop_structure(image_cards(image))
+    cards: Cards = image_cards(image)
     if view.wcs == FIX_WCS and view.plane != PSF:
-        cards = _complete(image_cards(image), survey, entry)
+        header = make_header(cards)
+        if complete_header(header, survey, entry):
+            cards = [str(card).encode("ascii") for card in header.cards]
+        elif view.plane == IMAGE and not reverse:
+            return stamp.fits
+    cards = drop_structure(cards)
     if reverse or view.plane != IMAGE:
         pixels = read_view(stamp, survey, view, entry)
         cards = _describe(cards, stamp, survey, view, reverse)
@@ -200,13 +205,6 @@ def write_view(stamp: Stamp, survey: Survey, view: View, entry: Entry | None) ->
 
 
 _SCALE = ("BSCALE", "BZERO", "BLANK")
-
-
-def _complete(cards: Cards, survey: Survey, entry: Entry | None) -> list[bytes]:
-    """Return the cards of an image with a WCS, and without those of its structure."""
-    header = make_header(cards)
-    complete_header(header, survey, entry)
-    return drop_structure([str(card).encode("ascii") for card in header.cards])
 
 
 def _drop(cards: Cards, *keywords: str) -> list[bytes]:

@@ -269,10 +269,11 @@ def _check_matrix(matrix: Matrix) -> None:
 # --- the cards that are missing -----------------------------------------------------------------
 
 
-def complete_header(header: fits.Header, survey: Survey, entry: Entry | None) -> None:
+def complete_header(header: fits.Header, survey: Survey, entry: Entry | None) -> bool:
     """Add what the header of an image lacks to be a celestial WCS, and say so in HISTORY.
 
-    Cards that are there are left as they are, and one that is celestial already gets none.
+    Cards that are there are left as they are, and a header that is celestial already gets none.
+    Returns whether there was something to add.
     Raises FactMissing where neither the header nor the alert says where the image is.
     """
     cards = _select(header)
@@ -280,7 +281,7 @@ def complete_header(header: fits.Header, survey: Survey, entry: Entry | None) ->
     approximate = not has_place(cards)
     _evaluate({**cards, **added}, header, survey if approximate else None)
     if not added:
-        return
+        return False
     header.update(added)
     header.add_history(
         "approximate WCS by cutout_api: the alert in the central pixel"
@@ -289,6 +290,7 @@ def complete_header(header: fits.Header, survey: Survey, entry: Entry | None) ->
     )
     for line in textwrap.wrap("added: " + ", ".join(added), _HISTORY_WIDTH):
         header.add_history(line)
+    return True
 
 
 def _find_missing(

@@ -247,3 +247,9 @@ def test_no_view_leaves_a_stale_checksum(survey: Survey, view: View) -> None:
     with fits.open(io.BytesIO(written)) as hdus:
         assert ("CHECKSUM" in hdus[0].header) == (written == stored.fits)
         assert view.plane != "image" or "CHECKSUM" in hdus["UNCERT"].header
+
+
+@pytest.mark.parametrize("survey", [LSST, ZTF], ids=["lsst", "ztf"])
+def test_a_celestial_stamp_with_its_wcs_fixed_is_the_stored_file_itself(survey: Survey) -> None:
+    stored = stamp(content=lsst_stamp(CTYPE1="RA---SIN", CTYPE2="DEC--SIN", RADESYS="FK5"))
+    assert write_view(stored, survey, View(wcs="fix"), None) is stored.fits

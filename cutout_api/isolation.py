@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -35,7 +36,7 @@ SECONDS = 10.0
 """That one call may take, the reads that it asks for included."""
 START_SECONDS = 30.0
 KEPT_BYTES = 512 << 20
-"""A process that took more memory is not kept for the next call."""
+"""A process that still holds more memory is not kept for the next call."""
 _READ, _STARTED, _RETURNED, _RAISED = "read", "started", "returned", "raised"
 _START = "import sys; sys.path[:] = {path!r}; from {module} import _serve; _serve({number})"
 
@@ -199,9 +200,17 @@ def _serve(number: int) -> None:
             what, value = _RAISED, ProcessLost("reading it takes too much memory")
         except Exception as error:  # noqa: BLE001 - raised where the call came from
             what, value = _RAISED, _picklable(error)
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        goes_on = used.ru_maxrss < KEPT_BYTES // 1024
+        goes_on = resident_bytes() < KEPT_BYTES
         connection.send((what, value, goes_on))
+
+
+def resident_bytes() -> int:
+    """Return how much memory this process holds.
+
+    Not the most that it has held, as ``getrusage`` counts that: it begins with what the process
+    held that started this one.
+    """
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def _allow_seconds() -> None:

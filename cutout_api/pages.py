@@ -14,12 +14,10 @@ from __future__ import annotations
 
 import logging
 import posixpath
-import resource
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from struct import Struct as Packed
 from struct import error as PackedTooShort  # noqa: N812
 from typing import Any, NamedTuple
@@ -32,7 +30,7 @@ from numpy.typing import NDArray
 
 from .errors import FileUnreadable, NotParquet, StampTooLarge, StoredDataError
 from .footer import ChunkMetadata, FileMetadata
-from .isolation import ReadAt, run_isolated
+from .isolation import ReadAt, resident_bytes, run_isolated
 from .layouts import StoredCell, stamps_of
 from .storage import (
     GAP_BYTES,
@@ -245,15 +243,11 @@ def read_footer(file: OpenFile | LentFile) -> Footer:
 
 def _weigh_footer(read_at: ReadAt, lent: tuple[FileId, int]) -> int:
     """Return how much memory pyarrow takes to parse a footer, in bytes."""
-    before = _resident_bytes()
+    before = resident_bytes()
     metadata = pq.read_metadata(pa.PythonFile(Source(LentFile(*lent, read_at)), mode="r"))
-    grown = _resident_bytes() - before
+    grown = resident_bytes() - before
     del metadata
     return grown
-
-
-def _resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def _refuse_summary(path: str, native: pq.FileMetaData, footer_start: int) -> None:

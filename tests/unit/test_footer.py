@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import pytest
 from cutout_api.errors import CutoutError, FileUnreadable, NotParquet
 from cutout_api.footer import FileMetadata, FooterDamaged
 from cutout_api.index import FileIndex, build_index
+from cutout_api.isolation import resident_bytes
 from cutout_api.pages import Footer, read_columns, read_footer
 from cutout_api.settings import Archive as ArchiveSettings
 from cutout_api.settings import Settings
@@ -253,7 +253,3 @@ def test_a_footer_that_takes_much_memory_takes_it_elsewhere(tmp_path: Path) -> N
     with pytest.raises(FileUnreadable, match="memory"):
         read(path, read_footer)
     assert resident_bytes() - before < 50_000_000
-
-
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

@@ -98,6 +98,16 @@ def test_there_are_few_processes_and_they_are_used_again() -> None:
     assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
+def test_a_process_of_a_large_one_is_used_again() -> None:
+    """The kernel counts what the parent held as the most that its child has held."""
+    code = (
+        "import os; from cutout_api import isolation; held = bytearray(isolation.KEPT_BYTES);"
+        "print(len({isolation.run_isolated(os.getpid) for _ in range(3)}))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert ended.stdout == "1\n"
+
+
 def test_its_processes_end_with_the_one_that_is_killed(tmp_path: Path) -> None:
     code = (
         "import os, time; from cutout_api.isolation import run_isolated;"

@@ -247,7 +247,7 @@ def test_a_footer_that_takes_much_memory_takes_it_elsewhere(tmp_path: Path) -> N
     group = get(footer, 4)[1][0]
     chunk: Fields = []
     put(chunk, 2, 0)  # file_offset: all that it has to have
-    get(group, 1)[1].extend([chunk] * 900_000)  # each takes 3 bytes here, and some 700 in pyarrow
+    get(group, 1)[1].extend([chunk] * 400_000)  # each takes 3 bytes here, and some 700 in pyarrow
     path.write_bytes(join(pages, footer))
     before = resident_bytes()
     with pytest.raises(FileUnreadable, match="memory"):

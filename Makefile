@@ -16,7 +16,7 @@ run: .venv/run ## install, make a demo archive, serve it
 	@$(BIN)/python app.py
 
 test: .venv/test hdfs programs ## install what the tests need, HDFS included, and run every test
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 check: .venv/test ## formatting, lint, strict types
 	$(BIN)/ruff format --check .

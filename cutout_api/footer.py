@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from .thrift import Struct, ThriftError, read_struct
+from .thrift import Struct, ThriftError, read_struct, write_varint
 
 # Thrift field ids.
 _FILE_ROW_GROUPS, _GROUP_COLUMNS = 4, 1
@@ -187,15 +187,6 @@ def _range_below(end: int, offset: Any, length: Any) -> tuple[int, int] | None:
 def _list_of_names(names: list[str]) -> bytes:
     """Return ``path_in_schema`` as it stands in a chunk's metadata."""
     count = len(names)
-    head = bytes([count << 4 | 8]) if count < 15 else b"\xf8" + _varint(count)
+    head = bytes([count << 4 | 8]) if count < 15 else b"\xf8" + write_varint(count)
     packed = (name.encode("utf-8", "surrogateescape") for name in names)
-    return b"\x19" + head + b"".join(_varint(len(name)) + name for name in packed)
-
-
-def _varint(value: int) -> bytes:
-    found = bytearray()
-    while value >= 0x80:
-        found.append(value & 0x7F | 0x80)
-        value >>= 7
-    found.append(value)
-    return bytes(found)
+    return b"\x19" + head + b"".join(write_varint(len(name)) + name for name in packed)

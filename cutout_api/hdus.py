@@ -313,7 +313,7 @@ def make_header(cards: Cards) -> fits.Header:
 def drop_structure(cards: Cards) -> list[bytes]:
     """Return the cards without those that say how the data are laid out, and the checksums.
 
-    Whoever writes an HDU says the former anew; the latter are those of other bytes.
+    What writes an HDU makes the former anew; the latter are those of other bytes.
     """
     return [card for card in cards if not _STRUCTURE.fullmatch(card[:8].rstrip())]
 

@@ -43,7 +43,7 @@ from .storage import (
     file_name,
     is_parquet_name,
 )
-from .thrift import Struct, ThriftError, ThriftShort, read_struct
+from .thrift import Struct, ThriftError, ThriftShort, read_struct, write_varint
 
 log = logging.getLogger("cutout_api")
 
@@ -1363,7 +1363,7 @@ def _inflate_span(stored: bytes | memoryview, codec: str, span: _Span) -> memory
         if gap and stored[cut] & 3:
             raise PageDamaged("there is no literal where one was")
         return memoryview(b"".join((stored[:cut], stored[cut + gap :])) if gap else stored)
-    return inflate(_varint(span.inflated) + stored, "snappy", span.inflated)
+    return inflate(write_varint(span.inflated) + stored, "snappy", span.inflated)
 
 
 @dataclass(frozen=True)
@@ -1575,15 +1575,6 @@ def _walk_snappy(stored: memoryview, place: int, size: int) -> int | None:
             return None
         done += length
     return place if done == size else None
-
-
-def _varint(value: int) -> bytes:
-    found = bytearray()
-    while value >= 0x80:
-        found.append(value & 0x7F | 0x80)
-        value >>= 7
-    found.append(value)
-    return bytes(found)
 
 
 # --- some rows of many columns -----------------------------------------------------------------

@@ -40,6 +40,16 @@ def read_struct(data: bytes, start: int = 0, *, after_field: int = 0) -> tuple[S
     return fields, reader.place
 
 
+def write_varint(value: int) -> bytes:
+    """Return a number as a varint, seven bits a byte, the lowest first."""
+    found = bytearray()
+    while value >= 0x80:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    found.append(value)
+    return bytes(found)
+
+
 class _Reader:
     __slots__ = ("data", "place")
 

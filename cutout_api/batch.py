@@ -45,6 +45,7 @@ from .reader import (
     not_found,
     rank_copy,
     stamp_missing,
+    still_lacking,
 )
 from .request import CutoutRequest
 from .settings import Limits
@@ -128,9 +129,7 @@ class Search:
             if isinstance(index, FileUnreadable):
                 self._damaged = index
             else:
-                if self._lacking is not None:
-                    reason = index.lacks_keys(template.survey, template.keys)
-                    self._lacking = None if reason is None else self._lacking or reason
+                self._lacking = still_lacking(self._lacking, index, template)
                 for place, found in index.find_many(template.survey, key, self._values):
                     value = self._values[place]
                     candidate = (rank_copy(template, found, index), found)

@@ -42,6 +42,7 @@ from .storage import (
     Source,
     file_name,
     is_parquet_name,
+    near_ones,
 )
 from .thrift import Struct, ThriftError, ThriftShort, read_struct, write_varint
 
@@ -263,14 +264,12 @@ def _refuse_summary(path: str, native: pq.FileMetaData, footer_start: int) -> No
 def first_rows_of(footer: Footer) -> NDArray[np.int64]:
     """Return the first row of each row group, and one more: the number of rows.
 
-    Raises FileUnreadable where the counts contradict each other, or no index could hold so many.
+    Raises FileUnreadable where no index could hold so many.
     """
     metadata, path = footer.metadata, footer.window.id.path
-    counts = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
-    if min(counts, default=0) < 0 or sum(counts) != metadata.num_rows:
-        raise FileUnreadable(f"{file_name(path)} has another number of rows than it says", path)
     if metadata.num_rows > MOST_ROWS:
         raise FileUnreadable(f"{file_name(path)} has more than {MOST_ROWS} rows", path)
+    counts = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
@@ -280,21 +279,12 @@ def read_columns(footer: Footer, columns: list[str]) -> list[pa.Array]:
     ``columns`` are dotted leaf names that the footer has, none of them inside a list.
     Raises FileUnreadable for damaged pages and encrypted columns.
     """
-    return _read_columns(footer, list(range(footer.metadata.num_row_groups)), columns)
-
-
-def _read_columns(footer: Footer, row_groups: list[int], columns: list[str]) -> list[pa.Array]:
-    metadata, path = footer.metadata, footer.window.id.path
+    metadata = footer.metadata
+    row_groups = list(range(metadata.num_row_groups))
     source = Source(footer.window)
-    chunks = _chunks_of(footer, row_groups, leaf_places(metadata, columns))
-    check_columns(footer.window, chunks)
-    with parquet_errors(path, source, "a page"):
-        # A reader of its own for each call: pyarrow's are not safe to share between threads.
-        reader = pq.ParquetFile(
-            pa.PythonFile(source, mode="r"),
-            metadata=metadata.native,
-            page_checksum_verification=True,
-        )
+    check_columns(footer.window, _chunks_of(footer, row_groups, leaf_places(metadata, columns)))
+    with parquet_errors(footer.window.id.path, source, "a page"):
+        reader = _open_parquet(source, metadata)
         try:
             table = reader.read_row_groups(row_groups, columns=columns, use_threads=False)
             arrays = [_leaf(table, column) for column in columns]
@@ -303,10 +293,19 @@ def _read_columns(footer: Footer, row_groups: list[int], columns: list[str]) -> 
             tables = [reader.read_row_group(n, columns, use_threads=False) for n in row_groups]
             parts = [[_decoded(_leaf(table, column)) for table in tables] for column in columns]
             arrays = [pa.concat_arrays(part) for part in parts]
-        rows = sum(metadata.row_group(number).num_rows for number in row_groups)
-        if any(len(array) != rows for array in arrays):
+        if any(len(array) != metadata.num_rows for array in arrays):
             raise ValueError("a column is shorter than its row groups")
         return arrays
+
+
+def _open_parquet(source: Source, metadata: FileMetadata, buffer_size: int = 0) -> pq.ParquetFile:
+    """Return pyarrow's reader, to be used once: those are not safe to share between threads."""
+    return pq.ParquetFile(
+        pa.PythonFile(source, mode="r"),
+        metadata=metadata.native,
+        page_checksum_verification=True,
+        buffer_size=buffer_size,
+    )
 
 
 def _chunks_of(
@@ -411,12 +410,7 @@ def cells_by_pyarrow(
     source = Source(window)
     done = 0
     with parquet_errors(path, source, "a page"):
-        reader = pq.ParquetFile(
-            pa.PythonFile(source, mode="r"),
-            metadata=metadata.native,
-            page_checksum_verification=True,
-            buffer_size=RUN_BYTES,
-        )
+        reader = _open_parquet(source, metadata, RUN_BYTES)
         # So few rows that they fit, were each of them as large as a page, or a word of the
         # dictionary, can be.
         most = min(max(file.page_bytes // max(largest, 1), 1), 1024)
@@ -1407,21 +1401,8 @@ def _pieces(cells: CellMap, rows: NDArray[np.int64]) -> list[_Piece]:
     return found
 
 
-def _runs(pieces: Sequence[_Piece]) -> Iterator[tuple[int, int, list[_Piece]]]:
-    """Yield where to read, start and end, and the pieces that it gives: near ones as one."""
-    run: list[_Piece] = []
-    start = end = 0
-    for piece in pieces:
-        span = piece.span
-        begins, ends = span.offset, span.offset + span.size
-        if run and (begins - end > GAP_BYTES or max(ends, end) - start > RUN_BYTES):
-            yield start, end, run
-            run = []
-        start = start if run else begins
-        end = max(end, ends) if run else ends
-        run.append(piece)
-    if run:
-        yield start, end, run
+def _place_of(piece: _Piece) -> tuple[int, int]:
+    return piece.span.offset, piece.span.size
 
 
 def read_mapped_cells(
@@ -1434,7 +1415,7 @@ def read_mapped_cells(
     lengths = cells.cell_lengths[rows]
     for row in rows[lengths <= 0].tolist():
         yield row, None if cells.cell_lengths.item(row) < 0 else b""
-    for start, end, pieces in _runs(_pieces(cells, rows)):
+    for start, end, pieces in near_ones(_pieces(cells, rows), _place_of):
         data = memoryview(file.read_at(end - start, start))
         for piece in pieces:
             span = piece.span
@@ -1470,7 +1451,7 @@ class Plan:
 def plan_mapped_cells(cells: CellMap, rows: NDArray[np.int64]) -> Plan:
     """Return what ``read_mapped_cells`` would read."""
     pieces = _pieces(cells, rows)
-    runs = list(_runs(pieces))
+    runs = list(near_ones(pieces, _place_of))
     return Plan(
         cells=len(rows),
         reads=len(runs),
@@ -1612,11 +1593,7 @@ def read_rows(
     check_columns(at_hand, chunks)
     source = Source(at_hand)
     with parquet_errors(window.id.path, source, "a page"):
-        reader = pq.ParquetFile(
-            pa.PythonFile(source, mode="r"),
-            metadata=footer.metadata.native,
-            page_checksum_verification=True,
-        )
+        reader = _open_parquet(source, footer.metadata)
         table = reader.read_row_group(row_group, columns=columns, use_threads=False)
         if table.num_rows != footer.metadata.row_group(row_group).num_rows:
             raise ValueError("a column is shorter than its row group")

@@ -43,7 +43,7 @@ from .settings import Settings
 from .stamp import Stamp, StampLimits, unpack
 from .storage import Archive, FileChanged, FileId, OpenFile, file_name
 from .surveys import Survey
-from .work import Stopped, Work, going_on, has_left
+from .work import Stopped, Work, going_on, has_left, settle
 
 T = TypeVar("T")
 NOTICE_SECONDS = 1.0
@@ -334,9 +334,7 @@ class Reader:
             if isinstance(index, FileUnreadable):
                 damaged = index
                 continue
-            if lacking is not None:
-                reason = index.lacks_keys(request.survey, request.keys)
-                lacking = None if reason is None else lacking or reason
+            lacking = still_lacking(lacking, index, request)
             found = index.find(request.survey, request.keys)
             if found is not None:
                 candidates.append((found, index))
@@ -364,9 +362,7 @@ class Reader:
                 others += (self._cells.submit(read, kind) for kind in request.kinds[1:])
                 found = [read(request.kinds[0]), *(other.result() for other in others)]
             finally:
-                for other in others:  # none may read on from a file that is given back
-                    if not other.cancel():
-                        other.exception()
+                settle(others)
             if index.growth > known:  # pages were looked for
                 self._indexes.keep(index)
             cells = {kind: cell for kind, cell in zip(request.kinds, found, strict=True) if cell}
@@ -537,6 +533,14 @@ def stamp_missing(
     )
     error.there = tuple(there)
     return error
+
+
+def still_lacking(lacking: str | None, index: FileIndex, request: CutoutRequest) -> str | None:
+    """Return why neither the files before nor this one have the ids asked for; None: one has."""
+    if lacking is None:
+        return None
+    reason = index.lacks_keys(request.survey, request.keys)
+    return None if reason is None else lacking or reason
 
 
 def not_found(request: CutoutRequest, lacking: str | None) -> AlertNotFound:

@@ -237,13 +237,14 @@ def read_plane(stamp: Stamp, hdu: Hdu) -> NDArray[np.generic]:
         stored = tiles.decode_tiles(hdu, bitpix, shape)
     else:
         stored = np.frombuffer(hdu.data, _STORED[bitpix]).reshape(shape)
-    if any(keyword in hdu for keyword in _SCALE):
+    if any(keyword in hdu for keyword in SCALE):
         return _apply_scale(stamp, hdu, stored, bitpix)
     return np.ascontiguousarray(stored, stored.dtype.newbyteorder("="))
 
 
 _STORED = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
-_SCALE = ("BSCALE", "BZERO", "BLANK")
+SCALE = ("BSCALE", "BZERO", "BLANK")
+"""Cards that say what the stored numbers stand for."""
 
 
 def _called(hdu: Hdu) -> str:
@@ -262,7 +263,7 @@ def _apply_scale(
     stamp: Stamp, hdu: Hdu, stored: NDArray[np.generic], bitpix: int
 ) -> NDArray[np.generic]:
     """Return the pixels with BSCALE, BZERO and BLANK applied, by astropy."""
-    names = tuple(name.encode().ljust(8) for name in _SCALE)
+    names = tuple(name.encode().ljust(8) for name in SCALE)
     cards = [card for card in mend_cards(hdu.cards) if card[:8] in names]
     content = write_image(bitpix, stored.shape[::-1], cards, stored.tobytes(), primary=True)
     try:

@@ -19,7 +19,7 @@ import stat
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -38,6 +38,7 @@ from .errors import (
     shorten,
 )
 from .settings import Settings, parse_address, parse_root
+from .work import settle
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -474,12 +475,12 @@ class OpenFile:
         They are in order, and do not overlap; near ones are read as one. Raises as ``read_at``.
         """
 
-        def read(run: list[tuple[int, int]]) -> list[bytes]:
-            start, (last, length) = run[0][0], run[-1]
-            data = self.read_at(last + length - start, start)
-            return [data[offset - start : offset - start + size] for offset, size in run]
+        def read(run: tuple[int, int, list[tuple[int, int]]]) -> list[bytes]:
+            start, end, mine = run
+            data = self.read_at(end - start, start)
+            return [data[offset - start : offset - start + size] for offset, size in mine]
 
-        found = self._archive.at_once(read, list(_near_ones(parts)))
+        found = self._archive.at_once(read, list(near_ones(parts, lambda part: part)))
         return [data for run in found for data in run]
 
     def __enter__(self) -> Self:
@@ -515,18 +516,26 @@ class OpenFile:
             return handle
 
 
-def _near_ones(parts: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
-    """Yield the parts in groups, each of which costs less to read as one."""
-    run: list[tuple[int, int]] = []
-    for offset, length in parts:
-        if run:
-            end = run[-1][0] + run[-1][1]
-            if offset - end > GAP_BYTES or offset + length - run[0][0] > RUN_BYTES:
-                yield run
-                run = []
-        run.append((offset, length))
+def near_ones(
+    items: Iterable[T], place: Callable[[T], tuple[int, int]]
+) -> Iterator[tuple[int, int, list[T]]]:
+    """Yield where to read, start and end, and the items that it gives: near ones as one.
+
+    ``place`` returns the offset and the length of an item; they come in the order of offsets.
+    """
+    run: list[T] = []
+    start = end = 0
+    for item in items:
+        begins, length = place(item)
+        ends = begins + length
+        if run and (begins - end > GAP_BYTES or max(ends, end) - start > RUN_BYTES):
+            yield start, end, run
+            run = []
+        start = start if run else begins
+        end = max(end, ends) if run else ends
+        run.append(item)
     if run:
-        yield run
+        yield start, end, run
 
 
 class LentFile:
@@ -810,9 +819,7 @@ class Archive:
         try:
             return [read(todo[0]), *(other.result() for other in others)]
         finally:
-            for other in others:  # none may read on from a file that is given back
-                if not other.cancel():
-                    other.exception()
+            settle(others)
 
     def check_unchanged(self, file_id: FileId) -> None:
         """Raise FileChanged unless the file at this path is still this version."""

@@ -21,7 +21,7 @@ from .hdus import (
     write_image,
 )
 from .planes import Role, find_role
-from .stamp import Stamp, find_image, image_cards, read_pixels, read_plane
+from .stamp import SCALE, Stamp, find_image, image_cards, read_pixels, read_plane
 from .surveys import Survey
 from .wcs import complete_header
 
@@ -196,15 +196,12 @@ def write_view(stamp: Stamp, survey: Survey, view: View, entry: Entry | None) ->
         written = _write_pixels(pixels, cards, primary=primary)
     elif image.is_compressed:
         pixels = read_pixels(stamp)
-        written = _write_pixels(pixels, _drop(cards, *_SCALE), primary=primary)
+        written = _write_pixels(pixels, _drop(cards, *SCALE), primary=primary)
     else:
         written = rewrite_hdu(image, cards, primary=primary)
     if view.plane != IMAGE:
         return written
     return b"".join(written if hdu.number == image.number else copy_hdu(hdu) for hdu in stamp.hdus)
-
-
-_SCALE = ("BSCALE", "BZERO", "BLANK")
 
 
 def _drop(cards: Cards, *keywords: str) -> list[bytes]:
@@ -216,7 +213,7 @@ def _describe(cards: Cards, stamp: Stamp, survey: Survey, view: View, reverse: b
     """Return the cards of the image as they hold of the pixels that ``view`` makes of it."""
     if view.plane == PSF:  # has its own pixels: those of the image mean nothing here
         cards = ()
-    kept = _drop(cards, *_SCALE, *(() if view.plane == IMAGE else _OF_THE_IMAGE))
+    kept = _drop(cards, *SCALE, *(() if view.plane == IMAGE else _OF_THE_IMAGE))
     history = []
     if view.plane == VARIANCE:
         unit = find_image(stamp).text("BUNIT")

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .errors import Saturated
 
@@ -64,6 +65,16 @@ def going_on() -> Work:
     work = _current.get()
     work.check()
     return work
+
+
+def settle(futures: Iterable[Future[Any]]) -> None:
+    """Wait until none of some calls goes on: they may not read on from a file that is given back.
+
+    Those that have not begun are not begun.
+    """
+    for future in futures:
+        if not future.cancel():
+            future.exception()
 
 
 def _never() -> bool:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import gzip
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
+from cutout_api.settings import Archive as ArchiveSettings
+from cutout_api.settings import Limits, Settings
+from cutout_api.storage import Archive, OpenFile
 
 from .samples import (
     LSST_SCHEMA,
@@ -26,6 +32,19 @@ NIGHT = "archive/science/year=2024/month=11/day=14"
 NEXT_NIGHT = "archive/science/year=2024/month=11/day=15"
 
 Row = dict[str, Any]
+
+
+@contextmanager
+def opened(path: Path, **limits: Any) -> Iterator[OpenFile]:
+    """Open one file, its folder being the archive."""
+    settings = Settings(archive=ArchiveSettings(uri=str(path.parent)), limits=Limits(**limits))
+    archive = Archive(settings)
+    try:
+        (file_id,) = archive.locate(path.name)
+        with archive.open(file_id) as file:
+            yield file
+    finally:
+        archive.close()
 
 
 @dataclass

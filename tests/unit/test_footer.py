@@ -17,11 +17,9 @@ from cutout_api.footer import FileMetadata, FooterDamaged
 from cutout_api.index import FileIndex, build_index
 from cutout_api.isolation import resident_bytes
 from cutout_api.pages import Footer, read_columns, read_footer
-from cutout_api.settings import Archive as ArchiveSettings
-from cutout_api.settings import Settings
-from cutout_api.storage import Archive
 from cutout_api.surveys import ZTF
 
+from ..archive import opened
 from ..samples import KINDS, write, write_encrypted, ztf_alert
 from ..thrift_bytes import Fields, chunks_of, get, join, put, split
 
@@ -32,13 +30,8 @@ STAMP = "cutoutScience.stampData"
 
 
 def read(path: Path, work: Callable[[Any], Any]) -> Any:
-    archive = Archive(Settings(archive=ArchiveSettings(uri=str(path.parent))))
-    try:
-        (file_id,) = archive.locate(path.name)
-        with archive.open(file_id) as file:
-            return work(file)
-    finally:
-        archive.close()
+    with opened(path) as file:
+        return work(file)
 
 
 def assert_agrees_with_pyarrow(path: Path, leaves: set[int] | None = None) -> None:

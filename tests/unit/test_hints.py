@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,10 @@ from cutout_api import metrics
 from cutout_api.errors import FileUnreadable
 from cutout_api.index import FileIndex, StampColumn, build_index, pack_index, unpack_index
 from cutout_api.pages import Chunk
-from cutout_api.settings import Archive as ArchiveSettings
-from cutout_api.settings import Settings
-from cutout_api.storage import Archive, OpenFile
 from cutout_api.surveys import ZTF
 from cutout_api.thrift import read_struct
 
+from ..archive import opened
 from ..samples import write, ztf_alert
 
 Page = tuple[int, int, int]
@@ -33,15 +31,6 @@ Page = tuple[int, int, int]
 PAGES, ROWS_EACH = 6, 20
 ROWS = PAGES * ROWS_EACH
 CELLS = [b"%03d" % number * (50 + number % 7) for number in range(ROWS)]
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[OpenFile]:
-    archive = Archive(Settings(archive=ArchiveSettings(uri=str(path.parent))))
-    (file_id,) = archive.locate(path.name)
-    with archive.open(file_id) as file:
-        yield file
-    archive.close()
 
 
 def write_file(path: Path, **layout: Any) -> Path:

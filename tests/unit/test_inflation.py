@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +15,10 @@ import pytest
 from cutout_api.errors import FileUnreadable, StampTooLarge
 from cutout_api.index import FileIndex, StampColumn, build_index
 from cutout_api.pages import MISTAKEN, inflate
-from cutout_api.settings import Archive as ArchiveSettings
-from cutout_api.settings import Limits, Settings
-from cutout_api.storage import Archive, OpenFile
 from cutout_api.surveys import ZTF
 from cutout_api.thrift import read_struct
 
+from ..archive import opened
 from ..samples import ZTF_SCHEMA, ztf_alert
 
 CODECS = ("zstd", "gzip", "brotli", "snappy", "lz4")
@@ -75,19 +71,6 @@ print(json.dumps([found, peak() - before]))
 """
 
 
-@contextmanager
-def opened(path: Path, page_bytes: int = MEGABYTE) -> Iterator[OpenFile]:
-    archive = Archive(
-        Settings(
-            archive=ArchiveSettings(uri=str(path.parent)), limits=Limits(page_bytes=page_bytes)
-        )
-    )
-    (file_id,) = archive.locate(path.name)
-    with archive.open(file_id) as file:
-        yield file
-    archive.close()
-
-
 def write_bomb(path: Path, size: int, **layout: Any) -> Path:
     rows = [ztf_alert(0, shape=(1, 1)), ztf_alert(1, Science=bytes(size), shape=(1, 1))]
     table = pa.Table.from_pylist(rows, ZTF_SCHEMA)
@@ -130,7 +113,7 @@ def test_a_page_that_inflates_is_refused_before_it_is_inflated(tmp_path: Path) -
 def test_what_is_just_within_the_limit_is_read(tmp_path: Path, name: str) -> None:
     path = write_bomb(tmp_path / "a.parquet", MEGABYTE, **LAYOUTS[name])
     for page_bytes, is_read in ((MEGABYTE, False), (3 * MEGABYTE, True)):
-        with opened(path, page_bytes) as file:
+        with opened(path, page_bytes=page_bytes) as file:
             index = build_index(file)
             if is_read:
                 assert index.read_stamp(file, science(index), 1) == bytes(MEGABYTE)
@@ -153,7 +136,7 @@ def test_large_stamps_beside_each_other_are_read_where_each_page_is_small(tmp_pa
         use_dictionary=False,
         max_rows_per_page=2,
     )
-    with opened(path) as file:
+    with opened(path, page_bytes=MEGABYTE) as file:
         index = build_index(file)
         for row, cell in enumerate(cells):
             assert index.read_stamp(file, science(index), row) == cell
@@ -179,7 +162,7 @@ def test_a_page_that_inflates_to_more_than_it_says_is_an_error(tmp_path: Path, c
     assert said[2] < header[2] / 4
     assert said[3] == header[3]
     path.write_bytes(content)
-    with opened(path, 4 * MEGABYTE) as file:
+    with opened(path, page_bytes=4 * MEGABYTE) as file:
         index = build_index(file)
         with pytest.raises(FileUnreadable):
             index.read_stamp(file, science(index), 1)
@@ -200,7 +183,7 @@ def test_a_file_of_more_rows_than_an_index_can_hold_is_refused(tmp_path: Path, r
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"ra": pa.nulls(rows, pa.float64())}), path)
     assert path.stat().st_size < 10_000
-    with opened(path, 1 << 30) as file:
+    with opened(path, page_bytes=1 << 30) as file:
         if rows > 1 << 22:
             with pytest.raises(FileUnreadable, match="rows"):
                 build_index(file)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,25 +29,15 @@ from cutout_api.pages import (
     read_hybrid,
     split_snappy,
 )
-from cutout_api.settings import Archive as ArchiveSettings
-from cutout_api.settings import Settings
-from cutout_api.storage import Archive, OpenFile
+from cutout_api.storage import OpenFile
 from cutout_api.surveys import ZTF
 from cutout_api.thrift import ThriftError, ThriftShort, read_struct
 
+from ..archive import opened
 from ..samples import stored_fits, write, ztf_alert
 
 ROWS = [ztf_alert(n) for n in range(60)]
 STORED = [row["cutoutScience"]["stampData"] for row in ROWS]
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[OpenFile]:
-    archive = Archive(Settings(archive=ArchiveSettings(uri=str(path.parent))))
-    (file_id,) = archive.locate(path.name)
-    with archive.open(file_id) as file:
-        yield file
-    archive.close()
 
 
 def write_pages(path: Path, **layout: Any) -> Path:

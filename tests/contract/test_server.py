@@ -120,12 +120,12 @@ def test_settings_and_code_are_those_of_the_start(
     environment = {"CUTOUT_API_CONFIG": str(config), "PYTHONPATH": str(tmp_path)}
     with running_service(environment, command, folder=tmp_path) as service:
         assert ask(service).status_code == 200
+        wait_for_log(service, "serving from")  # by the first worker alone, while there is one
         config.write_text("archive: {uri: /nothing/here}")
         for module in (tmp_path / "cutout_api").glob("*.py"):
             module.write_text("raise RuntimeError('another version')")
         kill_workers(service)
         assert ask_again(service).status_code == 200
-        wait_for_log(service, "serving from")
         assert "another version" not in service.log
 
 

@@ -1,8 +1,9 @@
-"""The tables of alert data as data: what of a file each shows, and under which names.
+"""The tables of alert data: what of a file each shows, and under which names.
 
-A leaf of a file's schema becomes a column by the first rule that names it or the struct it is
-in; ``candidate.jd`` is ``i:jd``, ``mulens.class_1`` is ``d:mulens_class_1``. Lists (the history of
-an alert) are no columns. Source of the names: the public API of the Fink broker.
+A leaf of a file's schema becomes a column by the first rule of its survey's table (a ``View``)
+that names it or the struct it is in; ``candidate.jd`` is ``i:jd``, ``mulens.class_1`` is
+``d:mulens_class_1``. Lists (the history of an alert) are no columns. Source of the names: the
+public API of the Fink broker.
 """
 
 from __future__ import annotations
@@ -10,167 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import orjson
 import pyarrow as pa
 
-from .derived import ZTF_DERIVED, Derived
+from .derived import DERIVED, Derived
 from .layouts import exact_integers, is_text, named_once, spellings, text_of
-from .surveys import KINDS, LSST, ZTF, Survey
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What becomes of some columns of a file."""
-
-    path: str
-    """A column of the file, or with a dot behind it the fields of a struct."""
-    prefix: str | None
-    """Of the names in the table; None: not shown."""
-    asked: bool = False
-    """Only where a caller names it."""
-
-    def name(self, path: str, *, any_case: bool) -> str | None:
-        """Return the name of a leaf that this rule is for, without its prefix."""
-        fold = str.lower if any_case else str
-        if self.path.endswith("."):
-            is_field = fold(path[: len(self.path)]) == fold(self.path)
-            return path[len(self.path) :] if is_field else None
-        return path if fold(path) == fold(self.path) else None
-
-
-@dataclass(frozen=True)
-class History:
-    """The measurements before an alert that its packet repeats."""
-
-    column: str
-    """A list of structs, whose fields are named as ``rule`` names them."""
-    rule: Rule
-    object_name: str
-    alert_name: str
-    time_name: str
-    band_name: str
-    value_name: str
-    """Of the measurement: null in an upper limit."""
-    least: tuple[str, float]
-    """A column and what it must at least be for the measurement to be valid,"""
-    zero: str
-    """and one that must be zero."""
-    tag: str
-
-
-@dataclass(frozen=True)
-class View:
-    """One table: the alerts of a survey, or its objects."""
-
-    survey: Survey
-    rules: tuple[Rule, ...]
-    rest: str
-    """Prefix of what no rule names: fields that the broker added."""
-    least: tuple[tuple[str, pa.DataType], ...]
-    """What a table without rows shows where no file says what it would have."""
-    time_name: str
-    one_per_object: bool = False
-    """Only the latest alert of each object, for the summary of the object that it carries."""
-    history: History | None = None
-    derived: tuple[Derived, ...] = ()
-    described: tuple[tuple[str, str], ...] = ()
-    """Prefixes of this table, and the section of ``descriptions.json`` that explains them."""
-
-    def stamp_name(self, kind: str) -> str:
-        return self.survey.response_key.format(kind=kind)
-
-
-_STAMPS = tuple(Rule(f"cutout{kind}", None) for kind in KINDS)
-_STAMP_FIELDS = tuple(Rule(f"cutout{kind}.", None) for kind in KINDS)
-_PACKET = tuple(
-    Rule(name, "i:")
-    for name in (
-        "objectId",
-        "candid",
-        "schemavsn",
-        "publisher",
-        "fink_broker_version",
-        "fink_science_version",
-    )
-)
-_ALERT = tuple(
-    Rule(name, "r:") for name in ("diaSourceId", "alertId", "observation_reason", "target_name")
-)
-
-ZTF_ALERTS = View(
-    survey=ZTF,
-    rules=(*_PACKET, Rule("candidate.", "i:"), *_STAMPS, *_STAMP_FIELDS),
-    rest="d:",
-    least=(("i:objectId", pa.string()), ("i:candid", pa.int64()), ("i:jd", pa.float64())),
-    time_name="i:jd",
-    history=History(
-        column="prv_candidates",
-        rule=Rule("prv_candidates.", "i:"),
-        object_name="i:objectId",
-        alert_name="i:candid",
-        time_name="i:jd",
-        band_name="i:fid",
-        value_name="i:magpsf",
-        least=("i:rb", 0.55),
-        zero="i:nbad",
-        tag="d:tag",
-    ),
-    derived=ZTF_DERIVED,
-    described=(("i:", "ztf"), ("d:", "ztf_added"), ("v:", "ztf_derived"), ("b:", "stamps")),
-)
-LSST_SOURCES = View(
-    survey=LSST,
-    rules=(
-        Rule("diaSource.", "r:"),
-        *_ALERT,
-        Rule("diaObject.", "r:diaObject_", asked=True),
-        Rule("ssObject.", "r:ssObject_", asked=True),
-        Rule("ssSource.", "r:ssSource_", asked=True),
-        Rule("mpc_orbits.", "r:mpc_orbits_", asked=True),
-        *_STAMPS,
-        *_STAMP_FIELDS,
-    ),
-    rest="f:",
-    least=(("r:diaObjectId", pa.int64()), ("r:diaSourceId", pa.int64())),
-    time_name="r:midpointMjdTai",
-    described=(
-        ("r:diaObject_", "lsst_object"),
-        ("r:", "lsst_source"),
-        ("f:", "lsst_added"),
-        ("b:", "stamps"),
-    ),
-)
-LSST_OBJECTS = View(
-    survey=LSST,
-    rules=(
-        Rule("diaObject.", "r:"),
-        Rule("diaSource.", "r:diaSource_", asked=True),
-        Rule("ssObject.", "r:ssObject_", asked=True),
-        Rule("ssSource.", "r:ssSource_", asked=True),
-        Rule("mpc_orbits.", "r:mpc_orbits_", asked=True),
-        *(Rule(rule.path, "r:", asked=True) for rule in _ALERT),
-        *_STAMPS,
-        *_STAMP_FIELDS,
-    ),
-    rest="f:",
-    least=(("r:diaObjectId", pa.int64()),),
-    time_name="r:validityStartMjdTai",
-    one_per_object=True,
-    described=(
-        ("r:diaSource_", "lsst_source"),
-        ("r:", "lsst_object"),
-        ("f:", "lsst_added"),
-        ("b:", "stamps"),
-    ),
-)
-OBJECTS = (ZTF_ALERTS, LSST_OBJECTS)
-"""What ``/api/v1/objects`` shows, by survey."""
-SOURCES = (LSST_SOURCES,)
-"""What ``/api/v1/sources`` shows."""
-TABLES: Mapping[str, tuple[View, ...]] = {"objects": OBJECTS, "sources": SOURCES}
+from .surveys import Survey, View, read_descriptions
 
 
 @dataclass(frozen=True)
@@ -285,6 +133,11 @@ def _usual_names(described: tuple[tuple[str, str], ...], bands: tuple[str, ...])
     }
 
 
+def derived_of(view: View) -> tuple[Derived, ...]:
+    """Return the columns of a table that are worked out from others."""
+    return tuple(DERIVED[name] for name in view.derived)
+
+
 def maps_of(view: View, schema: pa.Schema) -> dict[str, str]:
     """Return the columns of a file that are maps by text, by what their keys' names begin with.
 
@@ -329,8 +182,9 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 @cache
 def _descriptions() -> dict[str, dict[str, list[str]]]:
-    text = (files(__package__) / "descriptions.json").read_bytes()
-    content: dict[str, dict[str, list[str]]] = orjson.loads(text)
+    content: dict[str, dict[str, list[str]]] = {}
+    for text in read_descriptions():
+        content |= orjson.loads(text)
     return content
 
 

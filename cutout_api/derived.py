@@ -259,3 +259,6 @@ ZTF_DERIVED = (
         pa.string(),
     ),
 )
+
+DERIVED: Mapping[str, Derived] = {derived.name: derived for derived in ZTF_DERIVED}
+"""By name, as a survey's tables list them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlencode
 
@@ -16,47 +16,11 @@ from .errors import CutoutError
 from .presets import PRESETS
 from .recipe import describe_entry
 from .request import IdentifyRequest, Meaning
-from .surveys import LSST, SURVEYS, ZTF, Survey
+from .surveys import CURVES, LSST, SURVEYS, ZTF, Survey
 
 INFO, IDENTIFY = f"{CUTOUTS}/info", "/api/v1/identify"
 EXAMPLES_SECONDS = 60.0
 """How long the examples are kept: the page is made without waiting for a catalog that hangs."""
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Where the light curve of an object comes from: a table, and its columns by what they are."""
-
-    table: str
-    columns: Mapping[str, str]
-    options: Mapping[str, str] = field(default_factory=dict)
-
-
-CURVES: Mapping[str, Curve] = {
-    ZTF.name: Curve(
-        "/api/v1/objects",
-        {
-            "alert": "i:candid",
-            "time": "i:jd",
-            "band": "i:fid",
-            "value": "i:magpsf",
-            "error": "i:sigmapsf",
-            "limit": "i:diffmaglim",
-            "tag": "d:tag",
-        },
-        {"withupperlim": "True"},
-    ),
-    LSST.name: Curve(
-        "/api/v1/sources",
-        {
-            "alert": "r:diaSourceId",
-            "time": "r:midpointMjdTai",
-            "band": "r:band",
-            "value": "r:psfFlux",
-            "error": "r:psfFluxErr",
-        },
-    ),
-}
 
 
 def describe_surveys() -> dict[str, Any]:

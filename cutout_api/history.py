@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from .columns import History
 from .derived import to_numbers
 from .joining import Columns, convert, join, without_nan
 from .layouts import exact_integers, spellings
+from .surveys import History
 
 VALID, UPPER_LIMIT, BAD_QUALITY = "valid", "upperlim", "badquality"
 NO_ALERT = -1

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .columns import TABLES, View
 from .errors import ConflictingParameters, InvalidParameter, MissingParameter
 from .request import (
     ALL,
@@ -20,7 +19,7 @@ from .request import (
     parse_number,
     parse_values,
 )
-from .surveys import KINDS, SURVEYS, Key, KeyValue, Survey
+from .surveys import KINDS, SURVEYS, TABLES, Key, KeyValue, Survey, View
 from .table_formats import TABLE_FORMATS
 
 MAX_NAME = 200

@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from . import metrics
-from .columns import TABLES, Column, View, columns_of, describe, maps_of, type_name
+from .columns import Column, columns_of, derived_of, describe, maps_of, type_name
 from .epochs import Entry
 from .errors import (
     AnswerTooLarge,
@@ -39,7 +39,7 @@ from .reader import PATIENCE, Reader, find_again
 from .settings import Limits
 from .stamp import read_pixels
 from .storage import FileChanged, FileId, OpenFile, file_name
-from .surveys import KINDS, Survey
+from .surveys import KINDS, TABLES, Survey, View
 from .table_formats import Chunk, Head, Images
 from .table_request import TableRequest
 
@@ -183,7 +183,7 @@ class Tables:
         except (NotFound, PathForbidden):  # the catalog has yet to hear of it
             return {}
         columns = dict(columns_of(view, schema))
-        for derived in view.derived:
+        for derived in derived_of(view):
             if all(name in columns for name in derived.needs):
                 columns[derived.name] = Column("", derived.type, asked=False)
         if view.history is not None:
@@ -244,7 +244,7 @@ class Tables:
 
     def _complete(self, asked: TableRequest, entries: Sequence[Entry], columns: Columns) -> Columns:
         """Add the derived columns that are asked for."""
-        for derived in asked.view.derived:
+        for derived in derived_of(asked.view):
             wanted = asked.columns is None or derived.name in asked.columns
             if not wanted or not entries or not all(name in columns for name in derived.needs):
                 continue
@@ -260,7 +260,10 @@ class Tables:
         """Return a table without rows, with the columns that it would have."""
         known = self._known_columns(asked.view)
         if not known:
-            known = {name: Column("", kind, asked=False) for name, kind in asked.view.least}
+            known = {
+                name: Column("", pa.type_for_alias(kind), asked=False)
+                for name, kind in asked.view.least
+            }
             known |= {name: Column("", pa.string(), asked=True) for name in asked.columns or ()}
         if asked.columns is not None:
             names = [name for name in asked.columns if name in known]
@@ -429,7 +432,7 @@ def _read_part(
     for start, path in maps.items():
         for name, values in take_map_apart(read[path]).items():
             found.setdefault(start + name, values)
-    known = {*columns, *found, *(derived.name for derived in asked.view.derived)}
+    known = {*columns, *found, *asked.view.derived}
     if asked.history and history is not None:
         known.add(history.tag)
     return _Part(entries, found, frozenset(known))
@@ -440,7 +443,7 @@ def _chosen(asked: TableRequest, columns: Mapping[str, Column]) -> dict[str, Col
     if asked.columns is None:
         return {name: column for name, column in columns.items() if not column.asked}
     wanted = set(asked.columns)
-    for derived in asked.view.derived:
+    for derived in derived_of(asked.view):
         if derived.name in wanted:
             wanted |= {*derived.needs, *derived.may_need}
     history = asked.view.history

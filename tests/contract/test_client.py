@@ -26,7 +26,6 @@ from PIL import Image
 
 from cutout_api import client as client_module
 from cutout_api.client import CHOICES, OF_PIXELS, OWN, Client
-from cutout_api.columns import TABLES
 from cutout_api.fetch import (
     LONGEST_WAIT,
     AmbiguousId,
@@ -40,6 +39,7 @@ from cutout_api.fetch import (
 from cutout_api.http_cache import FolderCache
 from cutout_api.request import PARAMETERS
 from cutout_api.settings import Archive, Settings
+from cutout_api.surveys import TABLES
 
 from ..catalogue import catalogued
 from ..pictures import (

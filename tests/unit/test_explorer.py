@@ -12,11 +12,10 @@ import pytest
 import cutout_api
 from cutout_api import explorer
 from cutout_api.catalog import Catalog
-from cutout_api.columns import TABLES
 from cutout_api.errors import CatalogUnavailable, InvalidParameter, MissingParameter
-from cutout_api.explorer import CURVES, Example, Examples, list_abilities, list_figures
+from cutout_api.explorer import Example, Examples, list_abilities, list_figures
 from cutout_api.request import parse_identify_request
-from cutout_api.surveys import SURVEYS
+from cutout_api.surveys import CURVES, SURVEYS, TABLES
 
 STATIC = Path(cutout_api.__file__).parent / "static" / "explorer"
 

@@ -15,9 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from cutout_api.columns import (
-    LSST_OBJECTS,
-    LSST_SOURCES,
-    ZTF_ALERTS,
     columns_of,
     describe,
     leaves,
@@ -29,6 +26,8 @@ from cutout_api.reader import Reader
 from cutout_api.settings import Archive as ArchiveSettings
 from cutout_api.settings import Settings
 from cutout_api.storage import Archive
+from cutout_api.surveys.lsst import LSST_OBJECTS, LSST_SOURCES
+from cutout_api.surveys.ztf import ZTF_ALERTS
 from cutout_api.table_formats import Head, write_votable
 from cutout_api.table_request import parse_boolean, parse_columns
 

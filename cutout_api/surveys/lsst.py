@@ -1,0 +1,120 @@
+"""LSST, the Legacy Survey of Space and Time of the Vera C. Rubin Observatory.
+
+Sources: the LSST alert schemas 7.4 to 10.0 (lsst/alert_packet), the column names that the Fink
+broker writes, and the public API of that broker.
+"""
+
+from __future__ import annotations
+
+from .model import STAMP_RULES, Curve, Key, Rule, Survey, View, parse_int64
+
+LSST = Survey(
+    name="lsst",
+    since=2025,
+    alert_key=Key(
+        "diaSourceId",
+        columns=("diaSourceId", "diaSource.diaSourceId"),
+        read=parse_int64,
+        description="LSST alert id.",
+        example="169936132527095844",
+    ),
+    object_key=Key(
+        "diaObjectId",
+        columns=("diaObjectId", "diaSource.diaObjectId", "diaObject.diaObjectId"),
+        read=parse_int64,
+        description="LSST object id: the latest diaSource of that object.",
+        example="169830579938263176",
+    ),
+    moving_key=Key(
+        "ssObjectId",
+        columns=("ssObjectId", "diaSource.ssObjectId", "ssSource.ssObjectId"),
+        read=parse_int64,
+        description="LSST id of a solar system object.",
+        example="22552096084275251",
+    ),
+    time_columns=("midpointMjdTai", "diaSource.midpointMjdTai"),
+    stamp_columns=("cutout{kind}", "cutout{kind}.stampData"),
+    id_names=(
+        "diaSourceId",
+        "diaObjectId",
+        "ssObjectId",
+        "parentDiaSourceId",
+        "diaForcedSourceId",
+        "alertId",
+    ),
+    file_key="diaSourceId",
+    response_key="b:cutout{kind}",
+    time_scale="tai",
+    mjd_offset=0.0,
+    band_columns=("diaSource.band", "band"),
+    bands={band: band for band in "ugrizy"},
+    brightness_columns=("diaSource.psfFlux", "psfFlux"),
+    brightness_unit="nJy",
+    ra_columns=("diaSource.ra", "ra"),
+    dec_columns=("diaSource.dec", "dec"),
+    sign_columns=("diaSource.isNegative", "isNegative"),
+    signs={False: True, True: False},
+    sky_matrix=None,
+    planes={"variance": "UNCERT", "psf": "PSFIMAGE"},
+    difference_follows_sign=False,
+)
+
+_ALERT = tuple(
+    Rule(name, "r:") for name in ("diaSourceId", "alertId", "observation_reason", "target_name")
+)
+
+LSST_SOURCES = View(
+    survey=LSST,
+    rules=(
+        Rule("diaSource.", "r:"),
+        *_ALERT,
+        Rule("diaObject.", "r:diaObject_", asked=True),
+        Rule("ssObject.", "r:ssObject_", asked=True),
+        Rule("ssSource.", "r:ssSource_", asked=True),
+        Rule("mpc_orbits.", "r:mpc_orbits_", asked=True),
+        *STAMP_RULES,
+    ),
+    rest="f:",
+    least=(("r:diaObjectId", "int64"), ("r:diaSourceId", "int64")),
+    time_name="r:midpointMjdTai",
+    described=(
+        ("r:diaObject_", "lsst_object"),
+        ("r:", "lsst_source"),
+        ("f:", "lsst_added"),
+        ("b:", "stamps"),
+    ),
+)
+LSST_OBJECTS = View(
+    survey=LSST,
+    rules=(
+        Rule("diaObject.", "r:"),
+        Rule("diaSource.", "r:diaSource_", asked=True),
+        Rule("ssObject.", "r:ssObject_", asked=True),
+        Rule("ssSource.", "r:ssSource_", asked=True),
+        Rule("mpc_orbits.", "r:mpc_orbits_", asked=True),
+        *(Rule(rule.path, "r:", asked=True) for rule in _ALERT),
+        *STAMP_RULES,
+    ),
+    rest="f:",
+    least=(("r:diaObjectId", "int64"),),
+    time_name="r:validityStartMjdTai",
+    one_per_object=True,
+    described=(
+        ("r:diaSource_", "lsst_source"),
+        ("r:", "lsst_object"),
+        ("f:", "lsst_added"),
+        ("b:", "stamps"),
+    ),
+)
+SURVEY = LSST
+TABLES = {"objects": LSST_OBJECTS, "sources": LSST_SOURCES}
+CURVE = Curve(
+    "/api/v1/sources",
+    {
+        "alert": "r:diaSourceId",
+        "time": "r:midpointMjdTai",
+        "band": "r:band",
+        "value": "r:psfFlux",
+        "error": "r:psfFluxErr",
+    },
+)

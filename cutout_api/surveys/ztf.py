@@ -1,0 +1,148 @@
+"""ZTF, the Zwicky Transient Facility.
+
+Sources: the ZTF alert schema 3.3 (ztf-avro-alert), the column names that the Fink broker writes,
+and the public API of that broker.
+"""
+
+from __future__ import annotations
+
+import re
+
+from .model import (
+    STAMP_RULES,
+    Curve,
+    History,
+    Key,
+    KeyValue,
+    Rule,
+    Survey,
+    View,
+    parse_int64,
+)
+
+_ZTF_NAME = re.compile(r"ZTF[0-9]{2}[a-z]{7}", re.ASCII)
+
+
+def parse_ztf_name(value: object) -> str:
+    """Return ``value`` as a ZTF object name, e.g. ``ZTF24abssjsb``; raises ValueError."""
+    if not isinstance(value, str) or not _ZTF_NAME.fullmatch(value.strip()):
+        raise ValueError(
+            "must be a ZTF object name: ZTF, two digits, seven lower-case letters, "
+            "e.g. ZTF24abssjsb"
+        )
+    return value.strip()
+
+
+# int() reads digits of base 26 as 0-9 and a-p; names count with a-z.
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_DIGITS = "0123456789abcdefghijklmnop"
+_TO_DIGITS = str.maketrans(_LETTERS, _DIGITS)
+
+
+def pack_ztf_name(name: KeyValue) -> int:
+    """Return a ZTF object name as a number below 2^40: its year, then its letters in base 26.
+
+    Raises ValueError for anything that is not spelled as one.
+    """
+    if not isinstance(name, str) or not _ZTF_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is not a ZTF object name")
+    return int(name[3:5]) * 26**7 + int(name[5:].translate(_TO_DIGITS), 26)
+
+
+def unpack_ztf_name(number: int) -> str:
+    """Return the name that ``pack_ztf_name`` made this number of."""
+    year, rest = divmod(number, 26**7)
+    letters = "".join(_LETTERS[rest // 26**place % 26] for place in range(6, -1, -1))
+    return f"ZTF{year:02d}{letters}"
+
+
+ZTF = Survey(
+    name="ztf",
+    since=2018,
+    alert_key=Key(
+        "candid",
+        columns=("candid", "candidate.candid"),
+        read=parse_int64,
+        description="ZTF alert id. Without it, the latest alert of the object.",
+        example="2656254792815010011",
+    ),
+    object_key=Key(
+        "objectId",
+        columns=("objectId",),
+        read=parse_ztf_name,
+        description="ZTF object name: ZTF, two digits, seven letters.",
+        example="ZTF24abssjsb",
+        pack=pack_ztf_name,
+        unpack=unpack_ztf_name,
+    ),
+    moving_key=None,  # each of its alerts has an object of its own
+    time_columns=("candidate.jd", "jd"),
+    # The alert packet ships fits.gz, with the name of the file; brokers drop the name.
+    stamp_columns=("cutout{kind}.stampData", "cutout{kind}"),
+    id_names=("objectId", "candid", "pid"),
+    file_key="objectId",
+    response_key="b:cutout{kind}_stampData",
+    time_scale="utc",
+    mjd_offset=2400000.5,
+    band_columns=("candidate.fid", "fid"),
+    bands={1: "g", 2: "r", 3: "i"},
+    brightness_columns=("candidate.magpsf", "magpsf"),
+    brightness_unit="mag",
+    ra_columns=("candidate.ra", "ra"),
+    dec_columns=("candidate.dec", "dec"),
+    sign_columns=("candidate.isdiffpos", "isdiffpos"),
+    # The schema has text; broker files have it as a number or a truth value too (1 == True here).
+    signs={"t": True, "1": True, "f": False, "0": False, 1: True, 0: False},
+    # Row 0 at the top is north up, east left; 1.01 arcsec a pixel.
+    sky_matrix=((-1.01 / 3600, 0.0), (0.0, -1.01 / 3600)),
+    planes={},
+    difference_follows_sign=True,
+)
+
+_PACKET = tuple(
+    Rule(name, "i:")
+    for name in (
+        "objectId",
+        "candid",
+        "schemavsn",
+        "publisher",
+        "fink_broker_version",
+        "fink_science_version",
+    )
+)
+ZTF_ALERTS = View(
+    survey=ZTF,
+    rules=(*_PACKET, Rule("candidate.", "i:"), *STAMP_RULES),
+    rest="d:",
+    least=(("i:objectId", "string"), ("i:candid", "int64"), ("i:jd", "float64")),
+    time_name="i:jd",
+    history=History(
+        column="prv_candidates",
+        rule=Rule("prv_candidates.", "i:"),
+        object_name="i:objectId",
+        alert_name="i:candid",
+        time_name="i:jd",
+        band_name="i:fid",
+        value_name="i:magpsf",
+        least=("i:rb", 0.55),
+        zero="i:nbad",
+        tag="d:tag",
+    ),
+    derived=("v:lastdate", "v:firstdate", "v:lapse", "v:constellation", "v:classification"),
+    described=(("i:", "ztf"), ("d:", "ztf_added"), ("v:", "ztf_derived"), ("b:", "stamps")),
+)
+SURVEY = ZTF
+TABLES = {"objects": ZTF_ALERTS}
+CURVE = Curve(
+    "/api/v1/objects",
+    {
+        "alert": "i:candid",
+        "time": "i:jd",
+        "band": "i:fid",
+        "value": "i:magpsf",
+        "error": "i:sigmapsf",
+        "limit": "i:diffmaglim",
+        "tag": "d:tag",
+    },
+    {"withupperlim": "True"},
+)

@@ -665,7 +665,10 @@ def test_the_facts_are_those_of_the_service(page: Browser, explored: Explored, s
     for row, stamp in zip(rows, told["stamps"], strict=True):
         assert row[0] == stamp["kind"]
         assert float(row[1]) == pytest.approx(stamp["noise"], rel=1e-3)
-        assert float(row[3]) == pytest.approx(stamp["peak_snr"], abs=0.06)
+        assert float(row[3]) == pytest.approx(stamp["at_alert"]["snr"], abs=0.06)
+        assert float(row[4]) == pytest.approx(stamp["brightest_pixel"]["snr"], abs=0.06)
+    heads = [head.text for head in page.find_all("#measured th[scope=col]")]
+    assert heads[1:3] == ["S/N at the alert", "brightest pixel"]
 
 
 @pytest.mark.parametrize("survey", SURVEYS)

@@ -499,7 +499,8 @@ function fillFacts({ alert, facts, flags }) {
   const columns = [
     ["", (stamp) => make("th", { scope: "row" }, stamp.kind)],
     ["noise", (stamp) => cell(stamp.noise == null ? "–" : `${short(stamp.noise)} ${stamp.unit ?? ""}`)],
-    ["peak S/N", (stamp) => cell(stamp.peak_snr == null ? "–" : stamp.peak_snr.toFixed(1))],
+    ["S/N at the alert", (stamp) => cell(stamp.at_alert?.snr == null ? "–" : stamp.at_alert.snr.toFixed(1))],
+    ["brightest pixel", (stamp) => cell(sayBrightest(stamp.brightest_pixel))],
     ["masked", (stamp) => cell(`${(100 * stamp.nan_fraction).toFixed(stamp.nan_fraction ? 1 : 0)} %`)],
     ["pixels", (stamp) => cell(`${stamp.shape[1]} × ${stamp.shape[0]}`)],
     ["flags", (stamp) => flagCell(stamp.flags, flags)],
@@ -508,6 +509,12 @@ function fillFacts({ alert, facts, flags }) {
     make("thead", {}, make("tr", {}, ...columns.map(([name]) => (name ? make("th", { scope: "col" }, name) : make("td"))))),
     make("tbody", {}, ...[...facts.values()].map((stamp) => make("tr", {}, ...columns.map(([, write]) => write(stamp))))),
   );
+}
+
+/** Says the pixel farthest from the background, which may be of another source. */
+function sayBrightest(pixel) {
+  if (!pixel) return "–";
+  return `${pixel.snr == null ? "" : `${pixel.snr.toFixed(1)} σ `}at ${pixel.x}, ${pixel.y}`;
 }
 
 const cell = (text) => make("td", {}, text);

@@ -71,13 +71,13 @@ class CutoutError(Exception):
         # Classes have arguments of their own, which are not kept.
         return Exception.__new__, (type(self), *self.args), self.__dict__
 
-    def problem(self) -> dict[str, Any]:
-        """Return the members of the RFC 9457 object.
+    def problem(self, prefix: str = "") -> dict[str, Any]:
+        """Return the members of the RFC 9457 object; ``prefix`` is the path of the service.
 
         ``text`` repeats ``detail`` because clients of the older services read it there.
         """
         return {
-            "type": f"/docs/errors#{self.code}",
+            "type": f"{prefix}/docs/errors#{self.code}",
             "title": self.title,
             "status": self.status,
             "detail": self.detail,

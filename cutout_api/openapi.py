@@ -218,6 +218,11 @@ def describe_service() -> dict[str, Any]:
     }
 
 
+def describe_service_below(prefix: str) -> dict[str, Any]:
+    """Return the document of a service below a path of whatever host it is asked from."""
+    return {**describe_service(), "servers": [{"url": prefix or "/"}]}
+
+
 def _batch() -> dict[str, Any]:
     options = {name: known for name, known in BATCH_PARAMETERS.items() if name not in KEYS}
     body = {

@@ -23,9 +23,24 @@ import yaml
 
 from .errors import SettingsError, nearest, shorten
 from .hadoop_conf import is_name_service, read_hadoop_conf
+from .proxy import UNIX, is_prefix, parse_proxy
 
 PREFIX = "CUTOUT_API_"
 DEFAULT_HDFS_PORT = 8020
+OWN_PATHS = (
+    "api",
+    "docs",
+    "favicon.ico",
+    "gallery",
+    "healthz",
+    "metrics",
+    "openapi.json",
+    "plain",
+    "readyz",
+    "static",
+    "try",
+)
+"""What the addresses of the service begin with."""
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -62,6 +77,24 @@ def _check_port(value: int) -> str | None:
 
 def _check_host(value: str) -> str | None:
     return None if re.fullmatch(r"[\w.:-]+", value) else "must be an address or a host name"
+
+
+def _check_prefix(value: str) -> str | None:
+    if value and not is_prefix(value):
+        return "must be a path such as /stamps, of letters, digits and -._~, without a / at its end"
+    if value and value.split("/")[1] in OWN_PATHS:
+        return f"begins as addresses of the service itself do, which {', '.join(OWN_PATHS)} are"
+    return None
+
+
+def _check_proxies(value: tuple[str, ...]) -> str | None:
+    for proxy in value:
+        try:
+            if proxy != UNIX:
+                parse_proxy(proxy)
+        except ValueError as error:
+            return f"{error}: name addresses, networks such as 10.0.0.0/8, or {UNIX}"
+    return None
 
 
 def _check_origins(value: tuple[str, ...]) -> str | None:
@@ -195,6 +228,17 @@ class Server:
         ("*",),
         "web pages that may call this service: a list of origins, or * for any",
         _check_origins,
+    )
+    prefix: str = setting(
+        "",
+        "path of the host below which the service is reached, e.g. /stamps; left out: the root",
+        _check_prefix,
+    )
+    trusted_proxies: tuple[str, ...] = setting(
+        ("127.0.0.1", "::1", UNIX),
+        "proxies whose X-Forwarded-For, -Proto, -Host and -Prefix are believed: addresses, "
+        "networks, unix for sockets",
+        _check_proxies,
     )
     log_level: str = setting(
         "INFO",

@@ -24,6 +24,7 @@ from flask_cors import CORS
 from flask_swagger_ui import __file__ as swagger_ui_file
 from isal import igzip
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from . import __version__, metrics
 from .answer import CUTOUTS, JSON, CutoutAnswer, answer_request, file_stem, make_layout
@@ -61,7 +62,8 @@ from .explorer import (
 )
 from .formatter import FORMATS
 from .info import describe_shot
-from .openapi import describe_service
+from .openapi import describe_service_below
+from .proxy import PROXIED, Front
 from .reader import Reader
 from .render import Rendering, render
 from .request import (
@@ -96,6 +98,8 @@ FITS_MEDIA_TYPES = ("application/fits", "image/fits")
 FOREVER = "public, max-age=31536000, immutable"
 BRIEFLY = "public, max-age=60"
 GZIP_FROM_BYTES = 500
+BY_PROXY = ("X-Forwarded-Prefix", "X-Forwarded-Host", "X-Forwarded-Proto")
+"""What the links of an answer depend on."""
 EXPOSED_HEADERS = [
     "Content-Disposition",
     "ETag",
@@ -146,6 +150,11 @@ def create_app(settings: Settings) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = settings.limits.body_bytes
     app.config["MAX_FORM_MEMORY_SIZE"] = settings.limits.body_bytes
     app.logger.handlers.clear()
+    app.wsgi_app = Front(  # type: ignore[method-assign]
+        ProxyFix(app.wsgi_app, x_for=1, x_proto=1, x_host=1, x_prefix=1),
+        settings.server.prefix,
+        settings.server.trusted_proxies,
+    )
     reader = Reader(settings)
     app.extensions["cutout_reader"] = reader
     CORS(
@@ -273,6 +282,7 @@ def _send_batch(
         texts,
         asked.side,
         asked.normalise,
+        request.script_root,
     )
     chosen = PACKAGES[asked.package]
     name = f"{template.survey.name}_{template.kind}{chosen.suffix}"
@@ -408,13 +418,15 @@ def _add_operations(app: Flask, reader: Reader) -> None:
     @app.get("/metrics")
     def metrics_() -> Response:
         # For operators: nobody who comes through a proxy gets it, however it is spelled.
-        if "X-Forwarded-For" in request.headers or "Forwarded" in request.headers:
-            raise RouteNotFound("there is nothing here; the page at / says what there is")
+        if PROXIED in request.environ:
+            raise RouteNotFound(f"there is nothing here; {_what_there_is()}")
         return Response(metrics.exposition(), content_type=metrics.MEDIA_TYPE)
 
     @app.get("/openapi.json")
     def openapi() -> Response:
-        return _json(describe_service(), BRIEFLY)
+        response = _json(describe_service_below(request.script_root), BRIEFLY)
+        response.vary.add(BY_PROXY[0])
+        return response
 
 
 def _add_pages(app: Flask, reader: Reader) -> None:
@@ -481,7 +493,7 @@ def _plain_answer(reader: Reader) -> dict[str, Any]:
         asked = parse_identify_request(given)
         meaning, epochs = reader.identify(asked)[0]
     except CutoutError as error:
-        return {"given": given, "problem": error.problem()}
+        return {"given": given, "problem": error.problem(request.script_root)}
     query = {meaning.key.name: str(meaning.value), "kind": "All", "labels": "all"}
     query |= {"output-format": "PNG"} | ({"hdfsPath": asked.path} if asked.path else {})
     return {"given": given, "picture": f"{CUTOUTS}?{urlencode(query)}", "epochs": len(epochs)}
@@ -489,7 +501,9 @@ def _plain_answer(reader: Reader) -> dict[str, Any]:
 
 def _page(template: str, policy: Mapping[str, str] | None = None, **content: Any) -> Response:
     """Return a page that may load nothing from elsewhere, nor run a script written into it."""
-    response = Response(render_template(template, **content), mimetype="text/html")
+    page = render_template(template, is_direct=PROXIED not in request.environ, **content)
+    response = Response(page, mimetype="text/html")
+    response.vary.update(BY_PROXY)
     directives = {**PAGE_POLICY, **(policy or {})}
     response.headers["Content-Security-Policy"] = "; ".join(
         f"{name} {sources}" for name, sources in directives.items()
@@ -526,10 +540,14 @@ def _detail(error: HTTPException) -> str:
         return f"the body is larger than {request.max_content_length} bytes"
     if error.code == RouteNotFound.status:
         path = shorten(request.path, quote=False)
-        return f"there is nothing at {path}; the page at / says what there is"
+        return f"there is nothing at {request.script_root}{path}; {_what_there_is()}"
     if error.code == MethodNotAllowed.status:
-        return f"{request.path} is not asked with {request.method}"
+        return f"{request.script_root}{request.path} is not asked with {request.method}"
     return error.description or error.name
+
+
+def _what_there_is() -> str:
+    return f"the page at {request.script_root}/ says what there is"
 
 
 def _add_bookkeeping(app: Flask, *, varies: bool) -> None:
@@ -548,16 +566,19 @@ def _add_bookkeeping(app: Flask, *, varies: bool) -> None:
         response.headers.add("X-Content-Type-Options", "nosniff")
         if varies:  # by the page that asks: a cache must not answer one with another's copy
             response.vary.add("Origin")
+        if "Location" in response.headers:
+            response.vary.update(BY_PROXY)
         metrics.count_request(route, g.get("format", ""), response.status_code, seconds)
         length = response.headers.get("Content-Length", "-")
         log.info(
-            "%s %s %d %s B %.1f ms id=%s %s",
+            "%s %s %d %s B %.1f ms id=%s from=%s %s",
             request.method,
             quote(request.path),
             response.status_code,
             length,
             seconds * 1e3,
             g.request_id,
+            request.remote_addr or "-",
             g.get("sought", ""),
         )
         return response
@@ -770,7 +791,8 @@ def _takes_gzip() -> bool:
 
 
 def _problem(error: CutoutError) -> Response:
-    response = Response(json.dumps(error.problem()), status=error.status, mimetype=PROBLEM)
+    content = json.dumps(error.problem(request.script_root))
+    response = Response(content, status=error.status, mimetype=PROBLEM)
     response.headers["Cache-Control"] = "no-store"
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(error.retry_after)

@@ -26,19 +26,18 @@ import pytest
 import requests
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from urllib3 import Retry
 
 from cutout_api import errors, server, settings
 from cutout_api.batch import PATIENCE, SLOWEST
 from tests.archive import NIGHT, SampleArchive
 from tests.catalogue import catalogued
 from tests.conftest import IN_CI
+from tests.nginx import require_nginx, running_nginx
 from tests.samples import ZTF_SCHEMA, ztf_alert
 from tests.service import Service, free_port, running_service
 
 ROOT = Path(__file__).parents[2]
 INSTALL = ROOT / "install"
-NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 SYSTEMD_ANALYZE = shutil.which("systemd-analyze")
 PROBLEM = "application/problem+json"
 
@@ -379,9 +378,7 @@ class Front:
 def running_front(
     sample_archive: SampleArchive, folder: Path, conf: str = CONF, **environment: str
 ) -> Iterator[Front]:
-    if NGINX is None:
-        (pytest.fail if IN_CI else pytest.skip)("no nginx: run install/test-programs.sh")
-    folder.chmod(0o755)
+    require_nginx()
     port = free_port()
     environment |= {"CUTOUT_API_ARCHIVE_URI": str(sample_archive.folder)}
     with running_service(environment) as service:
@@ -389,30 +386,10 @@ def running_front(
         site = site.replace("    listen [::]:80;\n", "")
         site = site.replace("127.0.0.1:24000", f"127.0.0.1:{service.port}")
         site = site.replace("/var/cache/", f"{folder}/").replace("/var/log/nginx/", f"{folder}/")
-        temporary = "".join(
-            f"{module}_temp_path {folder}/{module}; "
-            for module in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        )
-        who = f"user {_owner(folder)};" if os.geteuid() == 0 else ""
-        (folder / "site.conf").write_text(site)
-        (folder / "nginx.conf").write_text(
-            f"{who} pid {folder}/pid; error_log {folder}/error.log warn; daemon off; events {{}}\n"
-            f"http {{ {temporary} include {folder}/site.conf; }}\n"
-        )
-        command = [NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf")]
-        subprocess.run([*command, "-t", "-q"], check=True)
-        nginx = subprocess.Popen(command)
-        try:
-            address = f"http://127.0.0.1:{port}"
-            retry = requests.adapters.HTTPAdapter(max_retries=Retry(connect=8, backoff_factor=0.05))
-            with requests.Session() as session:
-                session.mount("http://", retry)
-                session.get(f"{address}/healthz", timeout=5)
+        address = f"http://127.0.0.1:{port}"
+        with running_nginx(site, address, folder) as log_file:
             rows = sample_archive.rows[f"{NIGHT}/part-00000.snappy.parquet"]
-            yield Front(address, service, rows, folder / "error.log")
-        finally:
-            nginx.terminate()
-            nginx.wait(10)
+            yield Front(address, service, rows, log_file)
 
 
 @pytest.fixture(scope="module")
@@ -421,10 +398,6 @@ def front(
 ) -> Iterator[Front]:
     with running_front(sample_archive, tmp_path_factory.mktemp("nginx")) as running:
         yield running
-
-
-def _owner(folder: Path) -> str:
-    return f"{folder.owner()} {folder.group()}"
 
 
 def problem(answer: requests.Response) -> tuple[int, str]:

@@ -16,6 +16,7 @@ PACKAGE = Path(cutout_api.__file__).parent
 
 # From the bottom up. A module may import any that stands in an earlier line.
 LAYERS = (
+    ("proxy",),
     (
         "errors",
         "thrift",

@@ -137,5 +137,8 @@ CURVE = Curve(
         "band": "r:band",
         "value": "r:psfFlux",
         "error": "r:psfFluxErr",
+        "tag": "f:tag",
     },
+    {"withupperlim": "True"},
+    {"history": "detection, without stamps here", "forced": "forced photometry"},
 )

@@ -241,3 +241,6 @@ class Curve:
     table: str
     columns: Mapping[str, str]
     options: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Rows that are no alerts of the archive: their tag -> what they are. Others are not drawn,
+    but for limits."""

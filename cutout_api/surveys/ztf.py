@@ -153,6 +153,11 @@ CURVE = Curve(
         "error": "i:sigmapsf",
         "limit": "i:diffmaglim",
         "tag": "d:tag",
+        # Forced photometry is a flux in DN.
+        "flux": "i:forcediffimflux",
+        "fluxError": "i:forcediffimfluxunc",
+        "fluxZeroPoint": "i:magzpsci",
     },
     {"withupperlim": "True"},
+    {"valid": "detection, without stamps here", "forced": "forced photometry"},
 )

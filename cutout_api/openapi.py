@@ -134,6 +134,7 @@ _BY_NAME = {
 _SUMMARIES = {
     "objects": "The alerts of ZTF objects, or the summaries of LSST objects",
     "sources": "The sources of LSST objects",
+    "fp": "The forced photometry of LSST objects",
 }
 
 

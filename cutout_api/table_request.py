@@ -117,8 +117,8 @@ _COMMON = (
 )
 _HISTORY = Parameter(
     "withupperlim",
-    "True: the upper limits and measurements that the alerts' histories hold besides, told apart "
-    "by the column d:tag. ZTF only.",
+    "True: the upper limits and measurements that the alerts' histories hold besides, and forced "
+    "photometry, told apart by the column d:tag, of LSST f:tag.",
     parse_boolean,
     example=True,
     schema=_BOOLEAN_SCHEMA,
@@ -131,13 +131,23 @@ _TIME = Parameter(
     example=60924.3322219485,
     schema={"anyOf": [{"type": "number"}, {"type": "string", "pattern": "^[0-9.eE+-]+$"}]},
 )
-_MORE: Mapping[str, tuple[Parameter, ...]] = {"objects": (_HISTORY,), "sources": (_TIME,)}
+_STAMPS = ("withcutouts", "cutout-kind")
+_MORE: Mapping[str, tuple[Parameter, ...]] = {
+    "objects": (_HISTORY,),
+    "sources": (_HISTORY, _TIME),
+    "fp": (),
+}
 
 
 def _parameters(route: str) -> dict[str, Parameter]:
     views = TABLES[route]
     ids = tuple(_id_parameter(view.survey, required=len(views) == 1) for view in views)
-    return {parameter.name: parameter for parameter in (*ids, *_COMMON, *_MORE[route])}
+    common = [
+        parameter
+        for parameter in _COMMON
+        if parameter.name not in _STAMPS or any(view.shows_alerts for view in views)
+    ]
+    return {parameter.name: parameter for parameter in (*ids, *common, *_MORE[route])}
 
 
 TABLE_PARAMETERS: Mapping[str, Mapping[str, Parameter]] = {
@@ -163,7 +173,7 @@ def parse_table_request(payload: Mapping[str, Any], route: str, most_ids: int) -
         raise InvalidParameter(
             name, f"{name} holds {len(ids)} ids; ask for at most {most_ids} at once"
         )
-    history = values.get(_HISTORY.name, False)
+    history = values.get(_HISTORY.name, not view.shows_alerts)
     if history and view.history is None:
         raise ConflictingParameters(
             _HISTORY.name, f"{view.survey.name.upper()} alerts have no {_HISTORY.name}"

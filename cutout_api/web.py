@@ -369,6 +369,10 @@ def _add_tables(app: Flask, tables: Tables, limits: Limits, places: Places) -> N
     def sources() -> Response:
         return answer("sources")
 
+    @app.route("/api/v1/fp", methods=["GET", "POST"])
+    def fp() -> Response:
+        return answer("fp")
+
     @app.get("/api/v1/schema")
     def schema() -> Response:
         entries = describe_columns(tables, parse_survey(_payload()))

@@ -20,6 +20,8 @@ from .model import (
     History,
     Key,
     KeyValue,
+    Past,
+    Quality,
     Rule,
     Survey,
     View,
@@ -38,6 +40,8 @@ __all__ = (
     "History",
     "Key",
     "KeyValue",
+    "Past",
+    "Quality",
     "Rule",
     "Survey",
     "View",
@@ -61,9 +65,9 @@ SURVEYS: tuple[Survey, ...] = tuple(file.SURVEY for file in _FILES)
 
 TABLES: Mapping[str, tuple[View, ...]] = {
     route: tuple(file.TABLES[route] for file in _FILES if route in file.TABLES)
-    for route in ("objects", "sources")
+    for route in ("objects", "sources", "fp")
 }
-"""What ``/api/v1/objects`` and ``/api/v1/sources`` show, by survey."""
+"""What ``/api/v1/objects``, ``/sources`` and ``/fp`` show, by survey."""
 
 CURVES: Mapping[str, Curve] = {file.SURVEY.name: file.CURVE for file in _FILES}
 

@@ -6,7 +6,9 @@ broker writes, and the public API of that broker.
 
 from __future__ import annotations
 
-from .model import STAMP_RULES, Curve, Key, Rule, Survey, View, parse_int64
+from dataclasses import replace
+
+from .model import STAMP_RULES, Curve, History, Key, Past, Rule, Survey, View, parse_int64
 
 LSST = Survey(
     name="lsst",
@@ -63,6 +65,18 @@ _ALERT = tuple(
     Rule(name, "r:") for name in ("diaSourceId", "alertId", "observation_reason", "target_name")
 )
 
+_DETECTIONS = Past("prvDiaSources", "history", id_name="r:diaSourceId", are_alerts=True)
+_FORCED = Past("prvDiaForcedSources", "forced", id_name="r:diaForcedSourceId")
+_HISTORY = History(
+    lists=(_DETECTIONS, _FORCED),
+    prefix="r:",
+    object_name="r:diaObjectId",
+    alert_name="r:diaSourceId",
+    time_name="r:midpointMjdTai",
+    band_name="r:band",
+    tag="f:tag",
+)
+
 LSST_SOURCES = View(
     survey=LSST,
     rules=(
@@ -77,12 +91,19 @@ LSST_SOURCES = View(
     rest="f:",
     least=(("r:diaObjectId", "int64"), ("r:diaSourceId", "int64")),
     time_name="r:midpointMjdTai",
+    history=_HISTORY,
     described=(
         ("r:diaObject_", "lsst_object"),
         ("r:", "lsst_source"),
         ("f:", "lsst_added"),
         ("b:", "stamps"),
     ),
+)
+LSST_FORCED = replace(
+    LSST_SOURCES,
+    least=(("r:diaObjectId", "int64"), ("r:diaForcedSourceId", "int64")),
+    history=replace(_HISTORY, lists=(_FORCED,)),
+    shows_alerts=False,
 )
 LSST_OBJECTS = View(
     survey=LSST,
@@ -107,7 +128,7 @@ LSST_OBJECTS = View(
     ),
 )
 SURVEY = LSST
-TABLES = {"objects": LSST_OBJECTS, "sources": LSST_SOURCES}
+TABLES = {"objects": LSST_OBJECTS, "sources": LSST_SOURCES, "fp": LSST_FORCED}
 CURVE = Curve(
     "/api/v1/sources",
     {
@@ -116,5 +137,8 @@ CURVE = Curve(
         "band": "r:band",
         "value": "r:psfFlux",
         "error": "r:psfFluxErr",
+        "tag": "f:tag",
     },
+    {"withupperlim": "True"},
+    {"history": "detection, without stamps here", "forced": "forced photometry"},
 )

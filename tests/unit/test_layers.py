@@ -30,6 +30,7 @@ LAYERS = (
     ("settings", "metrics", "surveys", "fetch", "gunzip", "hdus", "footer", "work", "name_service"),
     ("tiles", "planes"),
     ("stamp", "client", "geometry", "storage", "sky", "derived", "layouts", "table_formats"),
+    ("quantities",),
     ("epochs", "render", "columns", "joining"),
     ("pages", "wcs", "presets", "history"),
     ("views", "labels"),

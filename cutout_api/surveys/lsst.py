@@ -65,6 +65,7 @@ _ALERT = tuple(
 
 LSST_SOURCES = View(
     survey=LSST,
+    title="the sources of LSST objects",
     rules=(
         Rule("diaSource.", "r:"),
         *_ALERT,
@@ -86,6 +87,7 @@ LSST_SOURCES = View(
 )
 LSST_OBJECTS = View(
     survey=LSST,
+    title="the summaries of LSST objects",
     rules=(
         Rule("diaObject.", "r:"),
         Rule("diaSource.", "r:diaSource_", asked=True),

@@ -79,6 +79,7 @@ _HISTORY = History(
 
 LSST_SOURCES = View(
     survey=LSST,
+    title="the sources of LSST objects",
     rules=(
         Rule("diaSource.", "r:"),
         *_ALERT,
@@ -101,12 +102,14 @@ LSST_SOURCES = View(
 )
 LSST_FORCED = replace(
     LSST_SOURCES,
+    title="the forced photometry of LSST objects",
     least=(("r:diaObjectId", "int64"), ("r:diaForcedSourceId", "int64")),
     history=replace(_HISTORY, lists=(_FORCED,)),
     shows_alerts=False,
 )
 LSST_OBJECTS = View(
     survey=LSST,
+    title="the summaries of LSST objects",
     rules=(
         Rule("diaObject.", "r:"),
         Rule("diaSource.", "r:diaSource_", asked=True),

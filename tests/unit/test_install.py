@@ -718,3 +718,20 @@ def test_a_service_that_is_down_is_unavailable_but_its_kept_answers_are_not(
         assert answer.headers["Retry-After"] == "5"
         still = requests.get(front.cutout(0))
         assert (still.status_code, still.content) == (200, kept.content)
+
+
+def test_what_a_caller_says_of_a_proxy_reaches_neither_service_nor_cache(front: Front) -> None:
+    said = {
+        "X-Forwarded-Prefix": "/evil",
+        "X-Forwarded-Host": "evil.example",
+        "X-Forwarded-Proto": "https",
+        "Forwarded": "host=evil.example",
+    }
+    for headers in (said, {}, {}):
+        answer = requests.get(f"{front.address}/openapi.json", headers=headers)
+        assert answer.json()["servers"] == [{"url": "/"}]
+        page = requests.get(f"{front.address}/try", headers=headers)
+        assert "evil" not in page.text
+        assert f"curl '{front.address}/api/v1/cutouts'" in page.text
+        assert "/metrics" not in page.text
+    assert answer.headers["X-Cache"] == "HIT"  # what it varies by does not keep it out

@@ -63,6 +63,14 @@ _ALERT = tuple(
     Rule(name, "r:") for name in ("diaSourceId", "alertId", "observation_reason", "target_name")
 )
 
+# The broker drops the names of these structs, and keeps those of the others (xm, clf).
+_BROKER = (Rule("pred.", "f:", former="f:pred_"), Rule("misc.", "f:", former="f:misc_"))
+_TITLES = (
+    ("r:", "LSST original fields (r:)"),
+    ("f:", "Fink science module outputs (f:)"),
+    ("b:", "LSST original cutouts (b:)"),
+)
+
 LSST_SOURCES = View(
     survey=LSST,
     rules=(
@@ -72,6 +80,7 @@ LSST_SOURCES = View(
         Rule("ssObject.", "r:ssObject_", asked=True),
         Rule("ssSource.", "r:ssSource_", asked=True),
         Rule("mpc_orbits.", "r:mpc_orbits_", asked=True),
+        *_BROKER,
         *STAMP_RULES,
     ),
     rest="f:",
@@ -83,6 +92,7 @@ LSST_SOURCES = View(
         ("f:", "lsst_added"),
         ("b:", "stamps"),
     ),
+    titles=_TITLES,
 )
 LSST_OBJECTS = View(
     survey=LSST,
@@ -93,6 +103,7 @@ LSST_OBJECTS = View(
         Rule("ssSource.", "r:ssSource_", asked=True),
         Rule("mpc_orbits.", "r:mpc_orbits_", asked=True),
         *(Rule(rule.path, "r:", asked=True) for rule in _ALERT),
+        *_BROKER,
         *STAMP_RULES,
     ),
     rest="f:",
@@ -105,6 +116,7 @@ LSST_OBJECTS = View(
         ("f:", "lsst_added"),
         ("b:", "stamps"),
     ),
+    titles=_TITLES,
 )
 SURVEY = LSST
 TABLES = {"objects": LSST_OBJECTS, "sources": LSST_SOURCES}

@@ -403,6 +403,20 @@ def test_features_are_one_text_in_the_order_of_the_broker(tmp_path: Path) -> Non
     assert json.loads(odd)[FEATURES.index("skew")] is None
 
 
+def test_the_order_is_that_of_the_broker_s_own_files(real_data: Path) -> None:
+    stored = pq.read_schema(real_data / "ztf_spark_1.12_offsetindex.parquet")
+    assert [field.name for field in stored.field("lc_features_g").type] == list(FEATURES)
+
+
+def test_every_feature_has_its_place(tmp_path: Path) -> None:
+    assert FEATURES[:3] == ("mean", "weighted_mean", "standard_deviation")
+    assert FEATURES[-3:] == ("chi2", "skew", "stetson_K")
+    alphabetical = {name: float(FEATURES.index(name)) for name in sorted(FEATURES)}
+    client = features_file(tmp_path, STRUCT, [alphabetical])
+    (row,) = rows(client, objectId="ZTF24aaaaaaa", columns="d:lc_features_g")
+    assert json.loads(row["d:lc_features_g"]) == list(range(26))
+
+
 def test_a_feature_alone_is_a_column_where_it_is_asked_for(tmp_path: Path) -> None:
     client = features_file(tmp_path, STRUCT, [dict.fromkeys(FEATURES, 0.5)])
     (row,) = rows(client, objectId="ZTF24aaaaaaa")

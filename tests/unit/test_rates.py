@@ -65,6 +65,13 @@ def test_bands_further_apart_than_a_night_have_no_colour() -> None:
     assert columns_of([points[0], ("a", 0.29, 2, 18.0, 0.1)], "v:g-r") == [(0.5,)] * 2
 
 
+def test_of_two_as_near_the_earlier_makes_the_colour() -> None:
+    points = [("a", 0.0, 2, 18.0, 0.1), ("a", 0.125, 1, 18.5, 0.1), ("a", 0.25, 2, 17.0, 0.1)]
+    assert columns_of(points, "v:g-r") == [(0.5,)] * 3
+    points = [("a", 0.0, 1, 18.0, 0.1), ("a", 0.125, 2, 17.5, 0.1), ("a", 0.25, 1, 20.0, 0.1)]
+    assert columns_of(points, "v:g-r") == [(0.5,), (0.5,), (2.5,)]
+
+
 def test_objects_and_bands_keep_to_themselves() -> None:
     points = [
         ("a", 0.0, 1, 18.0, 0.1),

@@ -156,11 +156,14 @@ def add_history(
     if history is None:
         raise ValueError("this table shows no history")
     rows = len(next(iter(columns.values()))) if columns else 0
+    # A file may keep one of them where this table does not look.
+    missing = {history.alert_name, history.time_name} - columns.keys()
+    columns = columns | {name: pa.nulls(rows) for name in missing}
     parts = [{**columns, history.tag: pa.array([VALID] * rows, pa.string())}]
     sizes = [rows]
     for past, measured in found:
         part = dict(measured.columns)
-        if rows and len(measured.parents):
+        if history.object_name in columns and len(measured.parents):
             parents = pa.array(measured.parents, pa.int64())
             part[history.object_name] = columns[history.object_name].take(parents)
         kept = _new_ones(history, past, columns, part)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from . import metrics
-from .columns import Column, columns_of, derived_of, describe, maps_of, type_name
+from .columns import Column, columns_of, derived_of, describe, maps_of, public_types
 from .epochs import Entry
 from .errors import (
     AnswerTooLarge,
@@ -47,7 +47,7 @@ from .reader import PATIENCE, Reader, find_again
 from .settings import Limits
 from .stamp import read_pixels
 from .storage import FileChanged, FileId, OpenFile, file_name
-from .surveys import KINDS, TABLES, Past, Survey, View
+from .surveys import Past, Survey, View
 from .table_formats import Chunk, Head, Images
 from .table_request import TableRequest
 from .work import going_on
@@ -127,7 +127,8 @@ class Tables:
         known = frozenset[str]().union(*(part.known for part in parts))
         if not parts:
             known = frozenset(self._known_columns(asked.view))
-        unknown = _unknown_columns(asked, known) if known else ()
+        public = _public_types(asked)
+        unknown = _unknown_columns(asked, known | frozenset(public)) if known else ()
         entries, columns, ranks = _newest_first(parts)
         columns = self._complete(asked, entries, columns)
         places: list[Entry | None] = list(entries)
@@ -135,13 +136,15 @@ class Tables:
             columns, order = add_history(asked.view, columns, _join_past(parts, ranks))
             places = [None if row < 0 else entries[row] for row in order.tolist()]
             self._check_rows(len(places))
-        table = _shown(asked, columns, known, len(places))
+        table = _shown(asked, columns, known, public, len(places))
         if not parts:
             table = self._empty(asked)
         head = Head(
             table.schema,
             tuple(asked.view.stamp_name(kind) for kind in asked.kinds),
             lambda name: describe(asked.view, name),
+            asked.view.survey.time_scale,
+            asked.view.survey.mjd_offset,
         )
         size = max(1, CHUNK_STAMPS // len(asked.kinds)) if asked.kinds else CHUNK_ROWS
         return Answer(head, len(places), unknown, self._chunks(asked, table, places, size))
@@ -194,6 +197,9 @@ class Tables:
         except (NotFound, PathForbidden):  # the catalog has yet to hear of it
             return {}
         columns = dict(columns_of(view, schema))
+        public = public_types(view)
+        for name in _always(view, columns):
+            columns.setdefault(name, Column("", public[name], asked=False))
         for derived in derived_of(view):
             if all(name in columns for name in derived.needs):
                 columns[derived.name] = Column("", derived.type, asked=False)
@@ -263,28 +269,30 @@ class Tables:
     # --- what no file has ---
 
     def _complete(self, asked: TableRequest, entries: Sequence[Entry], columns: Columns) -> Columns:
-        """Add the derived columns that are asked for."""
-        for derived in derived_of(asked.view):
-            wanted = asked.columns is None or derived.name in asked.columns
-            if not wanted or not entries or not all(name in columns for name in derived.needs):
+        """Add the derived columns that are asked for, and those that a whole answer always has."""
+        public = public_types(asked.view)
+        for name in _always(asked.view, columns) if asked.columns is None else ():
+            columns.setdefault(name, pa.nulls(len(entries), public[name]))
+        made: dict[Any, Any] = {}
+        for derived in derived_of(asked.view) if entries else ():
+            if asked.columns is not None and derived.name not in asked.columns:
                 continue
-            inputs = {
-                name: columns[name]
-                for name in (*derived.needs, *derived.may_need)
-                if name in columns
-            }
-            columns[derived.name] = derived.compute(inputs)
+            values = derived.values(columns, made)
+            if values is not None:
+                columns[derived.name] = values
         return columns
 
     def _empty(self, asked: TableRequest) -> pa.Table:
         """Return a table without rows, with the columns that it would have."""
+        public = _public_types(asked)
         known = self._known_columns(asked.view)
         if not known:
             known = {
                 name: Column("", pa.type_for_alias(kind), asked=False)
                 for name, kind in asked.view.least
             }
-            known |= {name: Column("", pa.string(), asked=True) for name in asked.columns or ()}
+            public = {name: public.get(name, pa.string()) for name in asked.columns or ()}
+        known = {name: Column("", kind, asked=True) for name, kind in public.items()} | known
         if asked.columns is not None:
             names = [name for name in asked.columns if name in known]
         else:
@@ -418,22 +426,40 @@ def _join_past(parts: Sequence[_Part], ranks: NDArray[np.int64]) -> list[tuple[P
     return found
 
 
-def _shown(asked: TableRequest, columns: Columns, known: frozenset[str], rows: int) -> pa.Table:
-    """Return the columns asked for, in the order asked."""
+def _always(view: View, columns: Iterable[str]) -> tuple[str, ...]:
+    """Return what a whole answer has besides these columns: nothing where none is the broker's."""
+    return view.always if any(name.startswith(view.rest) for name in columns) else ()
+
+
+def _public_types(asked: TableRequest) -> Mapping[str, pa.DataType]:
+    """Return what the public schema has for a request: the tag only beside a history."""
+    history = asked.view.history
+    hidden = history.tag if history is not None and not asked.history else None
+    return {name: kind for name, kind in public_types(asked.view).items() if name != hidden}
+
+
+def _shown(
+    asked: TableRequest,
+    columns: Columns,
+    known: frozenset[str],
+    public: Mapping[str, pa.DataType],
+    rows: int,
+) -> pa.Table:
+    """Return the columns asked for, in the order asked; null what no file of these rows has."""
     view, history = asked.view, asked.view.history
     if asked.columns is None:
         names = [name for name in columns if view.shows_alerts or name in known]
-    else:
-        names = [name for name in asked.columns if name in columns]
-        tagged = asked.history and history is not None and view.shows_alerts
-        if tagged and history is not None and history.tag not in names:
-            names.append(history.tag)
-    # Asked for and known, but not to be worked out: its inputs are not there.
-    missing = [name for name in asked.columns or () if name in known and name not in columns]
-    fields = {name: columns[name] for name in names if name in columns}
-    fields |= {name: pa.nulls(rows, pa.string()) for name in missing}
-    if asked.columns is not None:
-        fields = {name: fields[name] for name in (*asked.columns, *fields) if name in fields}
+        return pa.table({name: columns[name] for name in names})
+    names = [*dict.fromkeys(asked.columns)]
+    tagged = asked.history and view.shows_alerts
+    if tagged and history is not None and history.tag not in names:
+        names.append(history.tag)
+    fields = {}
+    for name in names:
+        if name in columns and (view.shows_alerts or name in known):
+            fields[name] = columns[name]
+        elif name in public:
+            fields[name] = pa.nulls(rows, public[name])
     return pa.table(fields)
 
 
@@ -581,47 +607,3 @@ def _read_stamps(
     if index.growth > known:
         reader.keep(index)
     return images
-
-
-# --- what there is -----------------------------------------------------------------------------
-
-
-def describe_columns(tables: Tables, surveys: Sequence[Survey]) -> list[dict[str, str]]:
-    """Return every column of every table: survey, table, name, type, unit and what it is.
-
-    Raises a CutoutError.
-    """
-    return [
-        entry
-        for route, views in TABLES.items()
-        for view in views
-        if view.survey in surveys
-        for entry in _describe_view(tables, route, view)
-    ]
-
-
-def _describe_view(tables: Tables, route: str, view: View) -> Iterator[dict[str, str]]:
-    columns = tables.columns(view)
-    types = {name: type_name(column.type) for name, column in columns.items()}
-    if types:
-        types |= {view.stamp_name(kind): "array" for kind in KINDS}
-    for name, kind in types.items():
-        unit, text = describe(view, name)
-        yield {
-            "survey": view.survey.name,
-            "table": route,
-            "name": name,
-            "type": kind,
-            "unit": unit,
-            "description": text,
-        }
-
-
-def group_columns(entries: Iterable[dict[str, str]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return what ``describe_columns`` does by survey, then by table, then by name."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for entry in entries:
-        rest = {name: entry[name] for name in ("type", "unit", "description")}
-        tables = found.setdefault(entry["survey"], {})
-        tables.setdefault(entry["table"], {})[entry["name"]] = rest
-    return found

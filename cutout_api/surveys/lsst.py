@@ -76,6 +76,13 @@ _HISTORY = History(
     band_name="r:band",
     tag="f:tag",
 )
+# The broker drops the names of these structs, and keeps those of the others (xm, clf).
+_BROKER = (Rule("pred.", "f:", former="f:pred_"), Rule("misc.", "f:", former="f:misc_"))
+_TITLES = (
+    ("r:", "LSST original fields (r:)"),
+    ("f:", "Fink science module outputs (f:)"),
+    ("b:", "LSST original cutouts (b:)"),
+)
 
 LSST_SOURCES = View(
     survey=LSST,
@@ -87,6 +94,7 @@ LSST_SOURCES = View(
         Rule("ssObject.", "r:ssObject_", asked=True),
         Rule("ssSource.", "r:ssSource_", asked=True),
         Rule("mpc_orbits.", "r:mpc_orbits_", asked=True),
+        *_BROKER,
         *STAMP_RULES,
     ),
     rest="f:",
@@ -99,6 +107,7 @@ LSST_SOURCES = View(
         ("f:", "lsst_added"),
         ("b:", "stamps"),
     ),
+    titles=_TITLES,
 )
 LSST_FORCED = replace(
     LSST_SOURCES,
@@ -106,6 +115,8 @@ LSST_FORCED = replace(
     least=(("r:diaObjectId", "int64"), ("r:diaForcedSourceId", "int64")),
     history=replace(_HISTORY, lists=(_FORCED,)),
     shows_alerts=False,
+    described=(("r:", "lsst_forced"),),
+    titles=_TITLES[:1],
 )
 LSST_OBJECTS = View(
     survey=LSST,
@@ -117,6 +128,7 @@ LSST_OBJECTS = View(
         Rule("ssSource.", "r:ssSource_", asked=True),
         Rule("mpc_orbits.", "r:mpc_orbits_", asked=True),
         *(Rule(rule.path, "r:", asked=True) for rule in _ALERT),
+        *_BROKER,
         *STAMP_RULES,
     ),
     rest="f:",
@@ -129,6 +141,7 @@ LSST_OBJECTS = View(
         ("f:", "lsst_added"),
         ("b:", "stamps"),
     ),
+    titles=_TITLES,
 )
 SURVEY = LSST
 TABLES = {"objects": LSST_OBJECTS, "sources": LSST_SOURCES, "fp": LSST_FORCED}

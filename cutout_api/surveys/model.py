@@ -240,6 +240,9 @@ class Rule:
     """Of the names in the table; None: not shown."""
     asked: bool = False
     """Only where a caller names it."""
+    former: str = ""
+    """Prefix of the names that the fields of a struct had before, and have where another column
+    has the one with ``prefix``."""
 
     def name(self, path: str, *, any_case: bool) -> str | None:
         """Return the name of a leaf that this rule is for, without its prefix."""
@@ -248,6 +251,17 @@ class Rule:
             is_field = fold(path[: len(self.path)]) == fold(self.path)
             return path[len(self.path) :] if is_field else None
         return path if fold(path) == fold(self.path) else None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A struct, a map or a list of numbers that a table shows as one text, a JSON list."""
+
+    column: str
+    name: str
+    """In the table."""
+    fields: tuple[str, ...]
+    """Of the struct or the map, in the order of the list: by its place a reader knows each."""
 
 
 @dataclass(frozen=True)
@@ -318,6 +332,14 @@ class View:
     """Columns that are worked out from others: names among ``derived.DERIVED``."""
     described: tuple[tuple[str, str], ...] = ()
     """Prefixes of this table, and the section of the descriptions that explains them."""
+    listings: tuple[Listing, ...] = ()
+    always: tuple[str, ...] = ()
+    """Columns of the public schema that a whole answer with any of ``rest`` has, even where no file
+    does."""
+    titles: tuple[tuple[str, str], ...] = ()
+    """Prefixes of this table, and what ``/api/v1/schema`` calls the columns that have them."""
+    is_default: bool = False
+    """Whether ``/api/v1/schema`` has its columns by title where no endpoint is named."""
 
     @property
     def prefixes(self) -> set[str]:
@@ -327,6 +349,10 @@ class View:
 
     def stamp_name(self, kind: str) -> str:
         return self.survey.response_name(kind)
+
+    def family(self, prefix: str) -> str:
+        """Return what the columns with a prefix are called together."""
+        return dict(self.titles).get(prefix, f"{self.survey.title} columns ({prefix})")
 
 
 STAMP_RULES = (

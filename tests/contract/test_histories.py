@@ -248,6 +248,23 @@ def test_lower_case_names_and_ids_of_other_types_are_understood(tmp_path: Path) 
     assert ask(serve(tmp_path), "fp", diaObjectId=OBJECT)[0][FLUX] == 40
 
 
+@pytest.mark.parametrize("lost", ["midpointMjdTai", "band", "psfFlux"])
+def test_alerts_that_lack_a_column_have_a_history_all_the_same(tmp_path: Path, lost: str) -> None:
+    kept = [field for field in LSST_SCHEMA.field("diaSource").type if field.name != lost]
+    schema = LSST_SCHEMA.set(0, pa.field("diaSource", pa.struct(kept)))
+    row = alert(
+        source(FIRST, 61_000.25), [source(EARLIER, 60_990.5)], [forced(FORCED[0], 60_990.5)]
+    )
+    del row["diaSource"][lost]
+    write(tmp_path / "a.parquet", [row], schema)
+    found = ask(
+        serve(tmp_path), "sources", diaObjectId=OBJECT, withupperlim=True, columns=f"{ID},r:{lost}"
+    )
+    assert sorted(row[TAG] for row in found) == ["forced", "history", "valid"]
+    assert [row[f"r:{lost}"] is None for row in found].count(True) == 1
+    assert len(ask(serve(tmp_path), "fp", diaObjectId=OBJECT)) == 1
+
+
 def test_histories_that_are_too_large_say_so(tmp_path: Path) -> None:
     make_histories(tmp_path)
     answer = serve(tmp_path, answer_bytes=200).get(

@@ -60,7 +60,7 @@ CHOICES = ("which", "band", "date")
 """Options that choose the alert."""
 OF_PIXELS = ("hdfsPath", "plane", "diffsign")
 """Options that hold for the pixels; all others are of pictures."""
-OWN = ("kind", "epochs", "wcs", "explain", "return_type", "output-format", "output_format")
+OWN = ("kind", "epochs", "wcs", "explain", "nan", "return_type", "output-format", "output_format")
 """What the methods themselves say."""
 _KEYS: Mapping[str, tuple[Survey, Key]] = {
     key.name: (survey, key) for survey in SURVEYS for key in survey.keys
@@ -370,7 +370,7 @@ def _batch_item(survey: Survey, line: Mapping[str, Any]) -> BatchItem:
         return BatchItem(line["id"], None, {}, service_error(line["status"], members))
     kinds = {survey.response_key.format(kind=kind): kind for kind in KINDS}
     arrays = {
-        kinds[name]: np.array(rows, np.float32)  # None, a masked pixel, becomes NaN
+        kinds[name]: np.array(rows, np.float32)  # a masked pixel is NaN, or None and becomes it
         for name, rows in line["cutouts"].items()
     }
     alert_id = line.get(survey.alert_key.name)

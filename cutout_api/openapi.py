@@ -38,7 +38,8 @@ PROBLEM_SCHEMA = {
 
 _PIXELS = {
     "type": "array",
-    "description": "Rows of pixels, row 0 first as FITS stores it; null where masked",
+    "description": "Rows of pixels, row 0 first as FITS stores it. Where masked null, or, with "
+    "nan=NaN and for callers that do not name application/json, NaN, which is not JSON",
     "items": {"type": "array", "items": {"type": ["number", "null"]}},
 }
 _ARGS = {

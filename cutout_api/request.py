@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 
 import erfa
 
+from .arrays import NAN, NULL
 from .epochs import LATEST, PLAIN, WHICH, Choice
 from .errors import (
     ConflictingParameters,
@@ -114,6 +115,8 @@ class CutoutRequest:
     view: View = AS_STORED
     frame: Frame = field(default_factory=Frame)
     explain: bool = False
+    nan: str | None = None
+    """How a masked pixel is written in an array; None: the request does not say."""
     given: Mapping[str, Any] = field(default_factory=dict)
     """What was sent, checked, in the order of ``PARAMETERS``."""
 
@@ -549,6 +552,14 @@ _TABLE = (
         "approximate one, from the alert's position), and says so in HISTORY.",
         example="fix",
     ),
+    choice_parameter(
+        "nan",
+        (NULL, NAN),
+        "array: how masked pixels are written. Without it null where Accept names "
+        "application/json or a page in a browser asks, else NaN, which is not JSON but which "
+        "Python's json reads as a float.",
+        example=NULL,
+    ),
     Parameter(
         "explain",
         "Answer how the picture is drawn, as JSON, instead of the picture: the limits used, the "
@@ -699,6 +710,7 @@ def parse_request(payload: Mapping[str, Any]) -> CutoutRequest:
         view=_parse_view(values, survey, format_name),
         frame=frame,
         explain=values.get("explain", False),
+        nan=values.get("nan"),
         given={name: values[name] for name in sorted(values, key=_PLACES.__getitem__)},
     )
 

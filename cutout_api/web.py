@@ -12,6 +12,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,31 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 import numpy as np
 import orjson
-from flask import Flask, Response, g, render_template, request, send_from_directory
+from flask import (
+    Flask,
+    Response,
+    current_app,
+    g,
+    render_template,
+    request,
+    send_from_directory,
+)
 from flask_cors import CORS
 from flask_swagger_ui import __file__ as swagger_ui_file
 from isal import igzip
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from . import __version__, metrics
-from .answer import CUTOUTS, JSON, CutoutAnswer, answer_request, file_stem, make_layout
+from .answer import (
+    CUTOUTS,
+    JSON,
+    CutoutAnswer,
+    answer_request,
+    file_stem,
+    make_layout,
+    spell_masked,
+)
+from .arrays import AUTO
 from .batch import Batch, Batches
 from .batch_formats import PACKAGES, Answer, Head, write_batch
 from .batch_request import (
@@ -93,6 +111,10 @@ log = logging.getLogger("cutout_api")
 
 PROBLEM = "application/problem+json"
 FITS_MEDIA_TYPES = ("application/fits", "image/fits")
+NAN_SETTING = "CUTOUT_NAN"
+"""Of the application: how masked pixels are written where the request does not say."""
+CALLER = "Accept, Sec-Fetch-Mode, Origin"
+"""Headers that tell whether the caller reads ``NaN``."""
 FOREVER = "public, max-age=31536000, immutable"
 BRIEFLY = "public, max-age=60"
 GZIP_FROM_BYTES = 500
@@ -120,6 +142,9 @@ PAGE_POLICY = {
 SWAGGER_UI = Path(swagger_ui_file).parent / "dist"
 FORM, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
 TEXTS = ("text/plain", "text/csv")
+ARRAY = "array"
+JSON_LINES = PACKAGES["ndjson"].media_type
+_JSON_LINES = (JSON, JSON_LINES)
 VALUE_SIGNS = (b",", b"[", b"{")
 """Each value of JSON but the first follows one of these."""
 OPTIONS = 1000
@@ -145,6 +170,7 @@ def create_app(settings: Settings) -> Flask:
     app.url_map.strict_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = settings.limits.body_bytes
     app.config["MAX_FORM_MEMORY_SIZE"] = settings.limits.body_bytes
+    app.config[NAN_SETTING] = settings.answers.nan
     app.logger.handlers.clear()
     reader = Reader(settings)
     app.extensions["cutout_reader"] = reader
@@ -188,6 +214,8 @@ def _add_cutouts(app: Flask, reader: Reader, most_pixels: int) -> None:
         if request.method in ("GET", "HEAD") and not request.args:
             return _json({"args": describe_parameters()}, BRIEFLY)
         asked = parse_request(_payload())
+        if asked.format == ARRAY:
+            asked = _for_caller(asked, JSON)
         g.format = asked.format
         g.sought = " ".join(f"{name}={value}" for name, value in asked.keys.items())
         made = answer_request(reader, asked, most_pixels)
@@ -229,6 +257,7 @@ def _add_batch(app: Flask, reader: Reader, limits: Limits, places: Places) -> No
         give_back = places.take()
         try:
             asked = parse_batch_request(*_batch_payload(limits.batch_items), limits.batch_items)
+            asked = replace(asked, template=_for_caller(asked.template, *_JSON_LINES))
             g.format = asked.package
             g.sought = f"{len(asked.ids)} x {asked.key.name}"
             opened = batches.open(asked)
@@ -280,6 +309,8 @@ def _send_batch(
         "Content-Disposition": f"attachment; filename={name}",
         "Cache-Control": "no-store",
     }
+    if template.format == ARRAY and chosen.media_type == JSON_LINES and _asks_caller(template):
+        headers["Vary"] = CALLER
     parts = write_batch(asked.package, head, answers())
     return _stream(parts, headers, chosen.media_type, batch.close, give_back)
 
@@ -724,6 +755,8 @@ def _send(made: CutoutAnswer, asked: CutoutRequest) -> Response:
         headers["X-Cutout-Time"] = repr(alert.time)
     if asked.format == "FITS":
         headers["Vary"] = "Accept"
+    elif asked.format == ARRAY and _asks_caller(asked):
+        headers["Vary"] = CALLER
     if chosen.suffix:
         stem = file_stem(asked, made.alert_id)
         disposition = "inline" if chosen.is_picture else "attachment"
@@ -741,6 +774,31 @@ def _preferred_fits_type(default: str) -> str:
     return default
 
 
+def _for_caller(asked: CutoutRequest, *media_types: str) -> CutoutRequest:
+    """Return the request with how its masked pixels are written settled.
+
+    A page in a browser reads JSON alone; so may whoever says, by ``Accept``, that it takes one of
+    ``media_types``: the ranges with a star stand for anything.
+    """
+    environ = request.environ
+    accept = environ.get("HTTP_ACCEPT", "").strip().lower()
+    reads_json = (
+        "HTTP_SEC_FETCH_MODE" in environ or "HTTP_ORIGIN" in environ or accept in media_types
+    )
+    if not reads_json and "json" in accept:  # which is costly to read
+        reads_json = any(
+            media_type.partition(";")[0].strip().lower() in media_types and quality > 0
+            for media_type, quality in request.accept_mimetypes
+        )
+    setting = current_app.config[NAN_SETTING]
+    return replace(asked, nan=spell_masked(asked.nan, setting, reads_json=reads_json))
+
+
+def _asks_caller(asked: CutoutRequest) -> bool:
+    """Return whether how masked pixels are written depends on who asks."""
+    return "nan" not in asked.given and current_app.config[NAN_SETTING] == AUTO
+
+
 def _json(content: object, cache_control: str = "no-store") -> Response:
     return _finish(orjson.dumps(content), JSON, cache_control, {})
 
@@ -750,7 +808,7 @@ def _finish(body: bytes, media_type: str, cache_control: str, headers: dict[str,
     status = 200
     tag = hashlib.sha256(body, usedforsecurity=False).hexdigest()[:32]
     if media_type == JSON:
-        headers["Vary"] = "Accept-Encoding"
+        headers["Vary"] = ", ".join(("Accept-Encoding", *filter(None, (headers.get("Vary"),))))
         if len(body) >= GZIP_FROM_BYTES and _takes_gzip():
             body = igzip.compress(body, compresslevel=1, mtime=0)
             headers["Content-Encoding"] = "gzip"

@@ -358,6 +358,10 @@ def test_nginx_repeats_the_settings_it_names() -> None:
     assert int(re.findall(r"keepalive_timeout (\d+)s", CONF)[0]) < server.keepalive
 
 
+MASKED = 2_656_254_792_815_010_002
+"""The alert of ``samples`` that has masked pixels."""
+
+
 @dataclass
 class Front:
     """nginx on a free port, with the service behind it."""
@@ -473,6 +477,18 @@ def test_errors_of_the_service_pass_and_are_not_kept(front: Front) -> None:
         answer = requests.get(url)
         assert problem(answer) == (403, "path_forbidden")
         assert answer.headers["X-Cache"] == "MISS"
+
+
+def test_a_browser_gets_no_answer_that_was_kept_for_a_program(front: Front) -> None:
+    url = front.cutout(next(n for n in range(12) if front.rows[n]["candid"] == MASKED), "array")
+    for _ in range(2):
+        for headers in ({}, {"Origin": "https://a.example"}, {"Accept": "application/json"}):
+            kept = requests.get(url, headers=headers)
+            direct = requests.get(
+                url.replace(front.address, front.service.address), headers=headers
+            )
+            assert kept.content == direct.content
+            assert (b"NaN" in kept.content) == (not headers)
 
 
 def test_post_and_head_pass(front: Front) -> None:

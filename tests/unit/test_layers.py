@@ -18,7 +18,7 @@ PACKAGE = Path(cutout_api.__file__).parent
 LAYERS = (
     ("errors", "thrift", "http_cache", "whole_files", "celestial", "isolation", "plain_text"),
     ("settings", "metrics", "surveys", "fetch", "gunzip", "hdus", "footer", "work"),
-    ("tiles", "planes"),
+    ("tiles", "planes", "arrays"),
     ("stamp", "client", "geometry", "storage", "sky", "derived", "layouts", "table_formats"),
     ("epochs", "render", "columns", "joining"),
     ("pages", "wcs", "presets", "history"),

@@ -32,7 +32,11 @@ from flask import (
 from flask_cors import CORS
 from flask_swagger_ui import __file__ as swagger_ui_file
 from isal import igzip
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import (
+    HTTPException,
+    RequestedRangeNotSatisfiable,
+    RequestEntityTooLarge,
+)
 
 from . import __version__, metrics
 from .answer import (
@@ -64,6 +68,7 @@ from .errors import (
     MalformedBody,
     MalformedHttp,
     MethodNotAllowed,
+    RangeNotSatisfiable,
     RouteNotFound,
     UnknownParameter,
     UnsupportedMediaType,
@@ -80,6 +85,7 @@ from .explorer import (
 from .formatter import FORMATS
 from .info import describe_shot
 from .openapi import describe_service
+from .parts import find_part
 from .reader import Reader
 from .render import Rendering, render
 from .request import (
@@ -119,7 +125,9 @@ FOREVER = "public, max-age=31536000, immutable"
 BRIEFLY = "public, max-age=60"
 GZIP_FROM_BYTES = 500
 EXPOSED_HEADERS = [
+    "Accept-Ranges",
     "Content-Disposition",
+    "Content-Range",
     "ETag",
     "Retry-After",
     "X-Cutout-Id",
@@ -336,6 +344,7 @@ def _stream(
         finally:
             end()
 
+    headers["Accept-Ranges"] = "none"  # what has no length yet has no end to count from
     response = Response(send(), 200, headers, mimetype=media_type)
     response.call_on_close(end)
     return response
@@ -495,7 +504,7 @@ def _add_pages(app: Flask, reader: Reader) -> None:
 
     @app.get("/docs/assets/<path:name>")
     def assets(name: str) -> Response:
-        response = send_from_directory(SWAGGER_UI, name, conditional=False)
+        response = send_from_directory(SWAGGER_UI, name)
         response.headers["Cache-Control"] = "public, max-age=86400"
         return response
 
@@ -540,6 +549,8 @@ def _add_error_handlers(app: Flask) -> None:
     def refused_by_flask(error: HTTPException) -> Response | HTTPException:
         if error.code is None or error.code < 400:  # a redirect
             return error
+        if isinstance(error, RequestedRangeNotSatisfiable):  # of a file, by werkzeug
+            return _problem(RangeNotSatisfiable(error.length or 0))
         cls = HTTP_ERRORS.get(error.code, MalformedHttp if error.code < 500 else InternalError)
         response = _problem(cls(_detail(error)))
         if error.code == MethodNotAllowed.status:
@@ -804,21 +815,37 @@ def _json(content: object, cache_control: str = "no-store") -> Response:
 
 
 def _finish(body: bytes, media_type: str, cache_control: str, headers: dict[str, str]) -> Response:
-    """Add what a cache needs, compress where asked, answer 304 or a HEAD without a body."""
+    """Add what a cache needs, compress where asked; answer a part, 304, or a HEAD without a body.
+
+    A part is one of what is not compressed, whatever the caller takes: its places are those that
+    a program counts which unpacked what it has.
+    """
     status = 200
+    environ = request.environ
     tag = hashlib.sha256(body, usedforsecurity=False).hexdigest()[:32]
     if media_type == JSON:
         headers["Vary"] = ", ".join(("Accept-Encoding", *filter(None, (headers.get("Vary"),))))
-        if len(body) >= GZIP_FROM_BYTES and _takes_gzip():
+        if len(body) >= GZIP_FROM_BYTES and "HTTP_RANGE" not in environ and _takes_gzip():
             body = igzip.compress(body, compresslevel=1, mtime=0)
             headers["Content-Encoding"] = "gzip"
             tag += "-gzip"
     headers["ETag"] = f'"{tag}"'
     headers["Cache-Control"] = cache_control
-    asked = request.environ.get("HTTP_IF_NONE_MATCH")
-    if asked and request.if_none_match.contains(tag) and request.method != "POST":
+    if request.method == "POST":
+        return Response(body, status, headers, mimetype=media_type)
+    headers["Accept-Ranges"] = "bytes"
+    asked = environ.get("HTTP_IF_NONE_MATCH")
+    if asked and request.if_none_match.contains(tag):
         # Nothing is written here, so no other condition is of interest.
         status, body = 304, b""
+    elif "HTTP_RANGE" in environ:
+        part = find_part(
+            environ["HTTP_RANGE"], environ.get("HTTP_IF_RANGE"), headers["ETag"], len(body)
+        )
+        if part is not None:
+            status = 206
+            headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{len(body)}"
+            body = body[part.start : part.stop]
     return Response(body, status, headers, mimetype=media_type)
 
 
@@ -830,6 +857,8 @@ def _takes_gzip() -> bool:
 def _problem(error: CutoutError) -> Response:
     response = Response(json.dumps(error.problem()), status=error.status, mimetype=PROBLEM)
     response.headers["Cache-Control"] = "no-store"
+    if isinstance(error, RangeNotSatisfiable):
+        response.headers["Content-Range"] = f"bytes */{error.length}"
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(error.retry_after)
     return response

@@ -17,7 +17,7 @@ PACKAGE = Path(cutout_api.__file__).parent
 # From the bottom up. A module may import any that stands in an earlier line.
 LAYERS = (
     ("errors", "thrift", "http_cache", "whole_files", "celestial", "isolation", "plain_text"),
-    ("settings", "metrics", "surveys", "fetch", "gunzip", "hdus", "footer", "work"),
+    ("settings", "metrics", "surveys", "fetch", "gunzip", "hdus", "footer", "work", "parts"),
     ("tiles", "planes", "arrays"),
     ("stamp", "client", "geometry", "storage", "sky", "derived", "layouts", "table_formats"),
     ("epochs", "render", "columns", "joining"),

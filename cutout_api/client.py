@@ -60,7 +60,7 @@ CHOICES = ("which", "band", "date")
 """Options that choose the alert."""
 OF_PIXELS = ("hdfsPath", "plane", "diffsign")
 """Options that hold for the pixels; all others are of pictures."""
-OWN = ("kind", "epochs", "wcs", "explain", "return_type", "output-format", "output_format")
+OWN = ("kind", "epochs", "wcs", "explain", "nan", "return_type", "output-format", "output_format")
 """What the methods themselves say."""
 _SURVEYS: Mapping[str, Survey] = {survey.name: survey for survey in SURVEYS}
 _SHOWN_PIXELS = 252
@@ -365,7 +365,7 @@ def _batch_item(surveys: Sequence[Survey], line: Mapping[str, Any]) -> BatchItem
         return BatchItem(line["id"], None, {}, service_error(line["status"], members))
     kinds = {survey.response_name(kind): kind for survey in surveys for kind in KINDS}
     arrays = {
-        kinds[name]: np.array(rows, np.float32)  # None, a masked pixel, becomes NaN
+        kinds[name]: np.array(rows, np.float32)  # a masked pixel is NaN, or None and becomes it
         for name, rows in line["cutouts"].items()
     }
     ids = (line.get(survey.alert_key.name) for survey in surveys)

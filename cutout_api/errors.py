@@ -29,6 +29,7 @@ where, and the remedy.
       AnswerTooLarge 413          answer_too_large
       AddressTooLong 414          address_too_long
       UnsupportedMediaType 415    unsupported_media_type
+      RangeNotSatisfiable 416     range_not_satisfiable (Content-Range)
       ClientLeft 499              client_left
       InternalError 500           internal_error
       StoredDataError 502
@@ -283,6 +284,16 @@ class UnsupportedMediaType(CutoutError):
     """The body's media type is not JSON, nor a form."""
 
     status, code, title = 415, "unsupported_media_type", "The body's media type is not read here"
+
+
+class RangeNotSatisfiable(CutoutError):
+    """``Range`` asks for bytes that the answer does not have."""
+
+    status, code, title = 416, "range_not_satisfiable", "The answer ends before that part"
+
+    def __init__(self, length: int) -> None:
+        super().__init__(f"the answer has {length} bytes, and none in the range that was asked for")
+        self.length = length
 
 
 class ClientLeft(CutoutError):

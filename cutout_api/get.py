@@ -14,12 +14,12 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from .answer import CUTOUTS, answer_request, file_stem
+from .answer import CUTOUTS, answer_request, file_stem, spell_masked
 from .client import Client
 from .errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, CutoutError
 from .fetch import WORTH_ANOTHER_TRY, ServiceError
@@ -69,11 +69,14 @@ class ArchiveSource:
     def __init__(self) -> None:
         settings = load_settings()
         self._most_pixels = settings.limits.image_pixels
+        self._nan = settings.answers.nan
         self.at_once = min(AT_ONCE, settings.limits.concurrent_reads)
         self._reader = Reader(settings)
 
     def fetch(self, asked: CutoutRequest, payload: Mapping[str, str]) -> tuple[bytes, int | None]:
         del payload
+        # As a service writes it for a program.
+        asked = replace(asked, nan=spell_masked(asked.nan, self._nan, reads_json=False))
         try:
             made = answer_request(self._reader, asked, self._most_pixels)
         except CutoutError as error:

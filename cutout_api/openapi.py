@@ -40,7 +40,8 @@ PROBLEM_SCHEMA = {
 
 _PIXELS = {
     "type": "array",
-    "description": "Rows of pixels, row 0 first as FITS stores it; null where masked",
+    "description": "Rows of pixels, row 0 first as FITS stores it. Where masked null, or, with "
+    "nan=NaN and for callers that do not name application/json, NaN, which is not JSON",
     "items": {"type": "array", "items": {"type": ["number", "null"]}},
 }
 _ARGS = {
@@ -347,7 +348,7 @@ def _table_responses(json_schema: dict[str, Any]) -> dict[str, Any]:
         }
     }
     rows = {"description": "The rows", "headers": headers, "content": content}
-    return {"200": rows, "304": _NOT_MODIFIED, **_problems()}
+    return {"200": rows, "206": _PART, "304": _NOT_MODIFIED, **_problems()}
 
 
 def _columns(
@@ -474,12 +475,17 @@ def _responses(array_schema: dict[str, Any]) -> dict[str, Any]:
                 },
             },
         },
+        "206": _PART,
         "304": _NOT_MODIFIED,
     }
     return found | _problems()
 
 
 _NOT_MODIFIED = {"description": "The copy that If-None-Match names is still right"}
+_PART = {
+    "description": "The bytes that Range asks for, of any of the content types of 200",
+    "headers": {"Content-Range": {"schema": {"type": "string"}}},
+}
 
 
 def _problems() -> dict[str, Any]:

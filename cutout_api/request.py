@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 
 import erfa
 
+from .arrays import NAN, NULL
 from .epochs import LATEST, PLAIN, WHICH, Choice
 from .errors import (
     BadRequest,
@@ -116,6 +117,8 @@ class CutoutRequest:
     view: View = AS_STORED
     frame: Frame = field(default_factory=Frame)
     explain: bool = False
+    nan: str | None = None
+    """How a masked pixel is written in an array; None: the request does not say."""
     given: Mapping[str, Any] = field(default_factory=dict)
     """What was sent, checked, in the order of ``PARAMETERS``."""
     others: tuple[Survey, ...] = ()
@@ -574,6 +577,14 @@ _TABLE = (
         "from the alert's position), and says so in HISTORY.",
         example="fix",
     ),
+    choice_parameter(
+        "nan",
+        (NULL, NAN),
+        "array: how masked pixels are written. Without it null where Accept names "
+        "application/json or a page in a browser asks, else NaN, which is not JSON but which "
+        "Python's json reads as a float.",
+        example=NULL,
+    ),
     Parameter(
         "explain",
         "Answer how the picture is drawn, as JSON, instead of the picture: the limits used, the "
@@ -753,6 +764,7 @@ def _make_request(
         view=_parse_view(values, survey, format_name),
         frame=frame,
         explain=values.get("explain", False),
+        nan=values.get("nan"),
         given={name: values[name] for name in sorted(values, key=_PLACES.__getitem__)},
         others=tuple(surveys[1:]),
     )

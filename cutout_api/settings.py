@@ -50,13 +50,16 @@ def setting(
     check: Callable[[Any], str | None] | None = None,
     *,
     secret: bool = False,
+    null: str | None = None,
 ) -> Any:
     """Declare one setting; ``check`` returns what is wrong with a value, or None.
 
+    YAML's null counts as left out, unless ``null`` is the value that it stands for.
     A value that is ``secret``, since it may hold a password, is not shown where it is refused, so
     its check must not tell it either.
     """
-    return field(default=default, metadata={"help": help_text, "check": check, "secret": secret})
+    metadata = {"help": help_text, "check": check, "secret": secret, "null": null}
+    return field(default=default, metadata=metadata)
 
 
 def at_least(least: float) -> Callable[[Any], str | None]:
@@ -305,6 +308,16 @@ class Catalog:
 
 
 @dataclass(frozen=True)
+class Answers:
+    nan: str = setting(
+        "auto",
+        "how masked pixels are written in JSON arrays: NaN, null, or auto (what the caller reads)",
+        one_of("auto", "null", "NaN"),
+        null="null",
+    )
+
+
+@dataclass(frozen=True)
 class Limits:
     body_bytes: int = setting(65_536, "largest request body", at_least(1))
     stamp_bytes: int = setting(33_554_432, "largest stamp, inflated", at_least(1))
@@ -372,6 +385,7 @@ class Settings:
     archive: Archive = field(default_factory=Archive)
     index: Index = field(default_factory=Index)
     catalog: Catalog = field(default_factory=Catalog)
+    answers: Answers = field(default_factory=Answers)
     limits: Limits = field(default_factory=Limits)
 
 
@@ -380,6 +394,7 @@ SECTIONS: Mapping[str, type] = {
     "archive": Archive,
     "index": Index,
     "catalog": Catalog,
+    "answers": Answers,
     "limits": Limits,
 }
 
@@ -437,8 +452,9 @@ def _read_file(file: Path) -> dict[str, tuple[Any, str]]:
             name = f"{section}.{key}"
             if name not in setting_fields():
                 raise _unknown(name, setting_fields(), str(file))
-            if value is not None:
-                found[name] = (value, str(file))
+            null = setting_fields()[name][0].metadata["null"]
+            if value is not None or null is not None:
+                found[name] = (null if value is None else value, str(file))
     for name, value in _from_legacy(content).items():
         if name in found:
             raise SettingsError(f"{file} sets {name} twice: once as in older files, once as here")

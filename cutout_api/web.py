@@ -12,6 +12,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,36 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 import numpy as np
 import orjson
-from flask import Flask, Response, g, render_template, request, send_from_directory
+from flask import (
+    Flask,
+    Response,
+    current_app,
+    g,
+    render_template,
+    request,
+    send_from_directory,
+)
 from flask_cors import CORS
 from flask_swagger_ui import __file__ as swagger_ui_file
 from isal import igzip
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import (
+    HTTPException,
+    RequestedRangeNotSatisfiable,
+    RequestEntityTooLarge,
+)
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from . import __version__, metrics
-from .answer import CUTOUTS, JSON, CutoutAnswer, answer_request, file_stem, make_layout
+from .answer import (
+    CUTOUTS,
+    JSON,
+    CutoutAnswer,
+    answer_request,
+    file_stem,
+    make_layout,
+    spell_masked,
+)
+from .arrays import AUTO
 from .batch import Batch, Batches
 from .batch_formats import PACKAGES, Answer, Head, write_batch
 from .batch_request import (
@@ -47,6 +69,7 @@ from .errors import (
     MalformedBody,
     MalformedHttp,
     MethodNotAllowed,
+    RangeNotSatisfiable,
     RouteNotFound,
     UnknownParameter,
     UnsupportedMediaType,
@@ -64,6 +87,7 @@ from .explorer import (
 from .formatter import FORMATS
 from .info import describe_shot
 from .openapi import describe_service_below
+from .parts import find_part
 from .proxy import PROXIED, Front
 from .reader import Reader
 from .render import Rendering, render
@@ -94,13 +118,19 @@ log = logging.getLogger("cutout_api")
 
 PROBLEM = "application/problem+json"
 FITS_MEDIA_TYPES = ("application/fits", "image/fits")
+NAN_SETTING = "CUTOUT_NAN"
+"""Of the application: how masked pixels are written where the request does not say."""
+CALLER = "Accept, Sec-Fetch-Mode, Origin"
+"""Headers that tell whether the caller reads ``NaN``."""
 FOREVER = "public, max-age=31536000, immutable"
 BRIEFLY = "public, max-age=60"
 GZIP_FROM_BYTES = 500
 BY_PROXY = ("X-Forwarded-Prefix", "X-Forwarded-Host", "X-Forwarded-Proto")
 """What the links of an answer depend on."""
 EXPOSED_HEADERS = [
+    "Accept-Ranges",
     "Content-Disposition",
+    "Content-Range",
     "ETag",
     "Retry-After",
     "X-Cutout-Id",
@@ -124,6 +154,9 @@ PAGE_POLICY = {
 SWAGGER_UI = Path(swagger_ui_file).parent / "dist"
 FORM, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
 TEXTS = ("text/plain", "text/csv")
+ARRAY = "array"
+JSON_LINES = PACKAGES["ndjson"].media_type
+_JSON_LINES = (JSON, JSON_LINES)
 VALUE_SIGNS = (b",", b"[", b"{")
 """Each value of JSON but the first follows one of these."""
 OPTIONS = 1000
@@ -149,6 +182,7 @@ def create_app(settings: Settings) -> Flask:
     app.url_map.strict_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = settings.limits.body_bytes
     app.config["MAX_FORM_MEMORY_SIZE"] = settings.limits.body_bytes
+    app.config[NAN_SETTING] = settings.answers.nan
     app.logger.handlers.clear()
     app.wsgi_app = Front(  # type: ignore[method-assign]
         ProxyFix(app.wsgi_app, x_for=1, x_proto=1, x_host=1, x_prefix=1),
@@ -198,6 +232,8 @@ def _add_cutouts(app: Flask, reader: Reader, most_pixels: int) -> None:
         if request.method in ("GET", "HEAD") and not request.args:
             return _json({"args": describe_parameters()}, BRIEFLY)
         asked = parse_request(_payload())
+        if asked.format == ARRAY:
+            asked = _for_caller(asked, JSON)
         g.format = asked.format
         g.sought = " ".join(f"{name}={value}" for name, value in asked.keys.items())
         made = answer_request(reader, asked, most_pixels)
@@ -240,6 +276,7 @@ def _add_batch(app: Flask, reader: Reader, limits: Limits, places: Places) -> No
         give_back = places.take()
         try:
             asked = parse_batch_request(*_batch_payload(limits.batch_items), limits.batch_items)
+            asked = replace(asked, template=_for_caller(asked.template, *_JSON_LINES))
             g.format = asked.package
             g.sought = f"{len(asked.ids)} x {asked.key.name}"
             asked = batches.settle(asked)
@@ -293,6 +330,8 @@ def _send_batch(
         "Content-Disposition": f"attachment; filename={name}",
         "Cache-Control": "no-store",
     }
+    if template.format == ARRAY and chosen.media_type == JSON_LINES and _asks_caller(template):
+        headers["Vary"] = CALLER
     parts = write_batch(asked.package, head, answers())
     return _stream(parts, headers, chosen.media_type, batch.close, give_back)
 
@@ -318,6 +357,7 @@ def _stream(
         finally:
             end()
 
+    headers["Accept-Ranges"] = "none"  # what has no length yet has no end to count from
     response = Response(send(), 200, headers, mimetype=media_type)
     response.call_on_close(end)
     return response
@@ -485,7 +525,7 @@ def _add_pages(app: Flask, reader: Reader) -> None:
 
     @app.get("/docs/assets/<path:name>")
     def assets(name: str) -> Response:
-        response = send_from_directory(SWAGGER_UI, name, conditional=False)
+        response = send_from_directory(SWAGGER_UI, name)
         response.headers["Cache-Control"] = "public, max-age=86400"
         return response
 
@@ -532,6 +572,8 @@ def _add_error_handlers(app: Flask) -> None:
     def refused_by_flask(error: HTTPException) -> Response | HTTPException:
         if error.code is None or error.code < 400:  # a redirect
             return error
+        if isinstance(error, RequestedRangeNotSatisfiable):  # of a file, by werkzeug
+            return _problem(RangeNotSatisfiable(error.length or 0))
         cls = HTTP_ERRORS.get(error.code, MalformedHttp if error.code < 500 else InternalError)
         response = _problem(cls(_detail(error)))
         if error.code == MethodNotAllowed.status:
@@ -754,6 +796,8 @@ def _send(made: CutoutAnswer, asked: CutoutRequest) -> Response:
         headers["X-Cutout-Time"] = repr(alert.time)
     if asked.format == "FITS":
         headers["Vary"] = "Accept"
+    elif asked.format == ARRAY and _asks_caller(asked):
+        headers["Vary"] = CALLER
     if chosen.suffix:
         stem = file_stem(asked, made.alert_id)
         disposition = "inline" if chosen.is_picture else "attachment"
@@ -771,26 +815,67 @@ def _preferred_fits_type(default: str) -> str:
     return default
 
 
+def _for_caller(asked: CutoutRequest, *media_types: str) -> CutoutRequest:
+    """Return the request with how its masked pixels are written settled.
+
+    A page in a browser reads JSON alone; so may whoever says, by ``Accept``, that it takes one of
+    ``media_types``: the ranges with a star stand for anything.
+    """
+    environ = request.environ
+    accept = environ.get("HTTP_ACCEPT", "").strip().lower()
+    reads_json = (
+        "HTTP_SEC_FETCH_MODE" in environ or "HTTP_ORIGIN" in environ or accept in media_types
+    )
+    if not reads_json and "json" in accept:  # which is costly to read
+        reads_json = any(
+            media_type.partition(";")[0].strip().lower() in media_types and quality > 0
+            for media_type, quality in request.accept_mimetypes
+        )
+    setting = current_app.config[NAN_SETTING]
+    return replace(asked, nan=spell_masked(asked.nan, setting, reads_json=reads_json))
+
+
+def _asks_caller(asked: CutoutRequest) -> bool:
+    """Return whether how masked pixels are written depends on who asks."""
+    return "nan" not in asked.given and current_app.config[NAN_SETTING] == AUTO
+
+
 def _json(content: object, cache_control: str = "no-store") -> Response:
     return _finish(orjson.dumps(content), JSON, cache_control, {})
 
 
 def _finish(body: bytes, media_type: str, cache_control: str, headers: dict[str, str]) -> Response:
-    """Add what a cache needs, compress where asked, answer 304 or a HEAD without a body."""
+    """Add what a cache needs, compress where asked; answer a part, 304, or a HEAD without a body.
+
+    A part is one of what is not compressed, whatever the caller takes: its places are those that
+    a program counts which unpacked what it has.
+    """
     status = 200
+    environ = request.environ
     tag = hashlib.sha256(body, usedforsecurity=False).hexdigest()[:32]
     if media_type == JSON:
-        headers["Vary"] = "Accept-Encoding"
-        if len(body) >= GZIP_FROM_BYTES and _takes_gzip():
+        headers["Vary"] = ", ".join(("Accept-Encoding", *filter(None, (headers.get("Vary"),))))
+        if len(body) >= GZIP_FROM_BYTES and "HTTP_RANGE" not in environ and _takes_gzip():
             body = igzip.compress(body, compresslevel=1, mtime=0)
             headers["Content-Encoding"] = "gzip"
             tag += "-gzip"
     headers["ETag"] = f'"{tag}"'
     headers["Cache-Control"] = cache_control
-    asked = request.environ.get("HTTP_IF_NONE_MATCH")
-    if asked and request.if_none_match.contains(tag) and request.method != "POST":
+    if request.method == "POST":
+        return Response(body, status, headers, mimetype=media_type)
+    headers["Accept-Ranges"] = "bytes"
+    asked = environ.get("HTTP_IF_NONE_MATCH")
+    if asked and request.if_none_match.contains(tag):
         # Nothing is written here, so no other condition is of interest.
         status, body = 304, b""
+    elif "HTTP_RANGE" in environ:
+        part = find_part(
+            environ["HTTP_RANGE"], environ.get("HTTP_IF_RANGE"), headers["ETag"], len(body)
+        )
+        if part is not None:
+            status = 206
+            headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{len(body)}"
+            body = body[part.start : part.stop]
     return Response(body, status, headers, mimetype=media_type)
 
 
@@ -803,6 +888,8 @@ def _problem(error: CutoutError) -> Response:
     content = json.dumps(error.problem(request.script_root))
     response = Response(content, status=error.status, mimetype=PROBLEM)
     response.headers["Cache-Control"] = "no-store"
+    if isinstance(error, RangeNotSatisfiable):
+        response.headers["Content-Range"] = f"bytes */{error.length}"
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(error.retry_after)
     return response

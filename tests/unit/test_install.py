@@ -357,6 +357,11 @@ def test_nginx_repeats_the_settings_it_names() -> None:
     assert int(re.findall(r"keepalive_timeout (\d+)s", CONF)[0]) < server.keepalive
 
 
+PLAIN = {"Accept-Encoding": "identity"}
+MASKED = 2_656_254_792_815_010_002
+"""The alert of ``samples`` that has masked pixels."""
+
+
 @dataclass
 class Front:
     """nginx on a free port, with the service behind it."""
@@ -446,6 +451,46 @@ def test_errors_of_the_service_pass_and_are_not_kept(front: Front) -> None:
         answer = requests.get(url)
         assert problem(answer) == (403, "path_forbidden")
         assert answer.headers["X-Cache"] == "MISS"
+
+
+def test_a_browser_gets_no_answer_that_was_kept_for_a_program(front: Front) -> None:
+    url = front.cutout(next(n for n in range(12) if front.rows[n]["candid"] == MASKED), "array")
+    for _ in range(2):
+        for headers in ({}, {"Origin": "https://a.example"}, {"Accept": "application/json"}):
+            kept = requests.get(url, headers=headers)
+            direct = requests.get(
+                url.replace(front.address, front.service.address), headers=headers
+            )
+            assert kept.content == direct.content
+            assert (b"NaN" in kept.content) == (not headers)
+
+
+@pytest.mark.parametrize("output", ["FITS", "array"])
+def test_parts_of_answers_come_from_the_service(front: Front, output: str) -> None:
+    url = front.cutout(4, output)
+    whole = requests.get(front.cutout(4, output, direct=True), headers=PLAIN)
+    length = len(whole.content)
+    for _ in range(2):
+        for wanted, start, stop in (
+            ("bytes=2880-5759", 2880, 5760),
+            ("bytes=-7", length - 7, length),
+            ("bytes=-999999", 0, length),
+        ):
+            part = requests.get(url, headers={"Range": wanted})
+            assert part.status_code == 206
+            assert part.headers["Content-Range"] == f"bytes {start}-{stop - 1}/{length}"
+            assert part.content == whole.content[start:stop]
+            for if_range, status in ((whole.headers["ETag"], 206), ('"other"', 200)):
+                answer = requests.get(url, headers=PLAIN | {"Range": wanted, "If-Range": if_range})
+                assert answer.status_code == status
+        several = requests.get(url, headers={"Range": "bytes=0-1,5-6"})
+        assert (several.status_code, several.content) == (200, whole.content)
+        beyond = requests.get(url, headers={"Range": f"bytes={length}-"})
+        assert problem(beyond) == (416, "range_not_satisfiable")
+        assert beyond.headers["Content-Range"] == f"bytes */{length}"
+    for headers in ({}, PLAIN, {"Range": "bytes=0-9"}):
+        for answer in (requests.head(url, headers=headers), requests.get(url, headers=headers)):
+            assert answer.headers["Accept-Ranges"] == "bytes"
 
 
 def test_post_and_head_pass(front: Front) -> None:
@@ -687,6 +732,8 @@ def test_a_table_that_is_made_while_it_is_sent_is_not_kept(tmp_path: Path) -> No
             assert answers[0].content == answers[1].content
             assert [answer.status_code for answer in answers] == [200, 200]
             assert (answers[1].headers["X-Cache"] == "HIT") == kept
+            ranges = "bytes" if kept else "none"
+            assert [answer.headers["Accept-Ranges"] for answer in answers] == [ranges] * 2
 
 
 def test_a_caller_who_asks_too_often_is_told_when_to_come_back(

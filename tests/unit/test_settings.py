@@ -45,6 +45,7 @@ def test_every_setting_has_an_environment_variable(tmp_path: Path, name: str) ->
         "archive.roots": "/a,/b",
         "archive.user": "fink",
         "catalog.url": "postgresql://db/catalog",
+        "answers.nan": "null",
         "server.host": "0.0.0.0",
         "server.cors_origins": "https://a.org, https://b.org",
         "index.folder": "/var/cache/index",
@@ -223,3 +224,25 @@ def test_a_file_that_is_not_yaml_is_told_by_its_line_not_its_text(tmp_path: Path
     with pytest.raises(SettingsError, match=r"in line [23]") as raised:
         load(tmp_path, "catalog:\n  url: [postgresql://fink:s3cret@db/catalog\n")
     assert "s3cret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "nan"),
+    [
+        ("nan: null", "null"),
+        ('nan: "null"', "null"),
+        ("nan: NaN", "NaN"),
+        ("nan: auto", "auto"),
+        ("", "auto"),
+    ],
+)
+def test_null_is_a_word_of_its_own_where_it_means_something(
+    tmp_path: Path, text: str, nan: str
+) -> None:
+    assert load(tmp_path, f"answers:\n  {text}\n").answers.nan == nan
+
+
+@pytest.mark.parametrize("text", [".nan", "none", "Null", "0"])
+def test_another_word_for_masked_pixels_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(SettingsError, match=r"answers\.nan"):
+        load(tmp_path, f'answers:\n  nan: "{text}"\n')

@@ -40,7 +40,7 @@ MOST_FAILURES = 3
 AT_ONCE = 8
 """Alerts that are asked for at the same time, so that the way to a service is not waited for."""
 _KEYS: Mapping[str, Key] = {key.name: key for survey in SURVEYS for key in survey.keys}
-_OWN = (*_KEYS, "kind", FORMAT, "return_type", "explain")
+_OWN = (*_KEYS, "kind", FORMAT, "return_type", "explain", "strict")
 
 
 class Failed(Exception):

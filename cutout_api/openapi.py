@@ -105,6 +105,13 @@ _IDENTITY = {
     },
 }
 _BINARY: dict[str, Any] = {}
+_PASSED_OVER = {
+    "X-Unknown-Arguments": {
+        "description": "The names of arguments that the route does not have, percent-encoded: "
+        "they were passed over",
+        "schema": {"type": "string"},
+    }
+}
 _ROWS = {
     "type": "array",
     "description": "Rows by name of column, newest first. Integers are exact: ids exceed 2^53",
@@ -195,6 +202,7 @@ def describe_service() -> dict[str, Any]:
                     "responses": {
                         "200": {
                             "description": "What the id names, alerts first",
+                            "headers": _PASSED_OVER,
                             "content": {
                                 "application/json": {"schema": {"oneOf": [_ARGS, _IDENTITY]}}
                             },
@@ -228,7 +236,6 @@ def _batch() -> dict[str, Any]:
             if name != "ids"
         },
         "required": ["kind"],
-        "additionalProperties": False,
         "oneOf": [{"required": [name]} for name in KEYS],
         "not": {"required": ["return_type", "output-format"]},
     }
@@ -257,7 +264,10 @@ def _batch() -> dict[str, Any]:
                 "text/csv": {"schema": {"type": "string"}},
             },
         },
-        "responses": {"200": {"description": "The package", "content": content}, **_problems()},
+        "responses": {
+            "200": {"description": "The package", "headers": _PASSED_OVER, "content": content},
+            **_problems(),
+        },
     }
 
 
@@ -270,7 +280,6 @@ def _table(route: str) -> dict[str, Any]:
             parameter.name: {**parameter.json_schema(), "description": parameter.description}
             for parameter in parameters
         },
-        "additionalProperties": False,
         "oneOf": [{"required": [name]} for name in ids],
     }
     example = {ids[0]: TABLE_PARAMETERS[route][ids[0]].example, "output-format": "json"}
@@ -308,7 +317,8 @@ def _table_responses(json_schema: dict[str, Any]) -> dict[str, Any]:
         "X-Unknown-Columns": {
             "description": "The names in columns that do not exist",
             "schema": {"type": "string"},
-        }
+        },
+        **_PASSED_OVER,
     }
     rows = {"description": "The rows", "headers": headers, "content": content}
     return {"200": rows, "304": _NOT_MODIFIED, **_problems()}
@@ -323,6 +333,7 @@ def _columns(operation: str, schema: dict[str, Any]) -> dict[str, Any]:
         "responses": {
             "200": {
                 "description": "The columns",
+                "headers": _PASSED_OVER,
                 "content": {"application/json": {"schema": schema}},
             },
             "304": _NOT_MODIFIED,
@@ -353,7 +364,6 @@ def _body() -> dict[str, Any]:
             for parameter in PARAMETERS.values()
         },
         "required": [parameter.name for parameter in PARAMETERS.values() if parameter.required],
-        "additionalProperties": False,
         "allOf": [
             # The ids of one survey, and one dialect.
             {
@@ -384,6 +394,7 @@ def _responses(array_schema: dict[str, Any]) -> dict[str, Any]:
             "description": "Its time: JD in UTC for ZTF, MJD in TAI for LSST",
             "schema": {"type": "number"},
         },
+        **_PASSED_OVER,
     }
     found = {
         "200": {
@@ -416,6 +427,7 @@ def _info_responses() -> dict[str, Any]:
     found = _responses({})
     found["200"] = {
         "description": "Header, WCS, noise and flags of each stamp",
+        "headers": _PASSED_OVER,
         "content": {"application/json": {"schema": _INFO}},
     }
     return found

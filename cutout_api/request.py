@@ -349,6 +349,14 @@ def choice_parameter(name: str, names: tuple[str, ...], description: str, **more
     )
 
 
+STRICT = Parameter(
+    "strict",
+    "Refuse every argument that this route does not have. Without it, those are passed over that "
+    "are no slip for one of its own, and X-Unknown-Arguments names them.",
+    parse_flag,
+    example=1,
+    schema=_FLAG_SCHEMA,
+)
 _TABLE = (
     Parameter(
         "hdfsPath",
@@ -549,6 +557,7 @@ _TABLE = (
         "approximate one, from the alert's position), and says so in HISTORY.",
         example="fix",
     ),
+    STRICT,
     Parameter(
         "explain",
         "Answer how the picture is drawn, as JSON, instead of the picture: the limits used, the "
@@ -634,6 +643,7 @@ IDENTIFY_PARAMETERS: Mapping[str, Parameter] = {
             required=True,
         ),
         PARAMETERS["hdfsPath"],
+        STRICT,
     )
 }
 
@@ -651,6 +661,7 @@ INFO_PARAMETERS = (
     "hdfsPath",
     *(key.name for survey in SURVEYS for key in survey.keys),
     "kind",
+    STRICT.name,
 )
 
 
@@ -671,6 +682,7 @@ def parse_request(payload: Mapping[str, Any]) -> CutoutRequest:
     """
     payload, kind_of_name = _split_alert_ids(payload)
     values = parse_values(payload, PARAMETERS)
+    values.pop(STRICT.name, None)  # it changes no answer
     survey, keys = _parse_keys(values)
     dialect, format_name = _parse_format(values)
     kind = values.get("kind", kind_of_name)

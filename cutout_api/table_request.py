@@ -14,6 +14,7 @@ from .request import (
     ALL,
     INT64_SCHEMA,
     KEY_SCHEMAS,
+    STRICT,
     Parameter,
     choice_parameter,
     parse_number,
@@ -114,6 +115,7 @@ _COMMON = (
     choice_parameter(
         "output-format", tuple(TABLE_FORMATS), "The format.", example="json", default="json"
     ),
+    STRICT,
 )
 _HISTORY = Parameter(
     "withupperlim",
@@ -150,6 +152,7 @@ SCHEMA_PARAMETERS: Mapping[str, Parameter] = {
         choice_parameter(
             "survey", _SURVEY_NAMES, "Only this survey's columns.", example=_SURVEY_NAMES[0]
         ),
+        STRICT,
     )
 }
 

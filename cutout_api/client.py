@@ -60,7 +60,12 @@ CHOICES = ("which", "band", "date")
 """Options that choose the alert."""
 OF_PIXELS = ("hdfsPath", "plane", "diffsign")
 """Options that hold for the pixels; all others are of pictures."""
-OWN = ("kind", "epochs", "wcs", "explain", "nan", "return_type", "output-format", "output_format")
+OWN = (
+    *("kind", "epochs", "wcs", "explain", "nan", "strict"),
+    *("return_type", "output-format", "output_format"),
+)
+STRICT = {"strict": "1"}
+"""A misspelt option is an error, and not passed over."""
 """What the methods themselves say."""
 _SURVEYS: Mapping[str, Survey] = {survey.name: survey for survey in SURVEYS}
 _SHOWN_PIXELS = 252
@@ -193,7 +198,8 @@ class Client:
             _, keys = self._alert(texts[0], {}, kind, params.get("hdfsPath"))
             key = next(iter(keys))
         surveys = [survey for survey, _ in KEYS[key]]
-        asked = {**params, key: texts, "kind": kind, "output-format": "array", "package": "ndjson"}
+        asked = {**params, **STRICT, key: texts, "kind": kind}
+        asked |= {"output-format": "array", "package": "ndjson"}
         count = 0
         for line in self._session.stream(f"{CUTOUTS}/batch", asked):
             yield _batch_item(surveys, json.loads(line))
@@ -235,7 +241,8 @@ class Client:
         params = {name: _spell(name, value) for name, value in options.items()}
         if columns is not None:
             params["columns"] = columns if isinstance(columns, str) else ",".join(columns)
-        answer = self.fetch(f"/api/v1/{route}", {**keys, **params, "output-format": "votable"})
+        asked = {**keys, **params, **STRICT, "output-format": "votable"}
+        answer = self.fetch(f"/api/v1/{route}", asked)
         unknown = answer.headers.get("X-Unknown-Columns")
         if unknown:
             warnings.warn(f"there are no such columns: {unknown}", stacklevel=3)
@@ -248,7 +255,7 @@ class Client:
         return self._session.get(path, params)
 
     def _fetch_fits(self, params: Params) -> Answer:
-        answer = self.fetch(CUTOUTS, {**params, "output-format": "FITS"})
+        answer = self.fetch(CUTOUTS, {**params, **STRICT, "output-format": "FITS"})
         if not answer.content.startswith(b"SIMPLE"):
             raise _not_fits(f"what {self.address} answered is not a FITS file: is it this service?")
         return answer
@@ -466,7 +473,7 @@ class _Found:
         return one
 
     def ask(self, kind: str, form: str, **more: str) -> bytes:
-        params = {**self.params, "kind": kind, "output-format": form, **more}
+        params = {**self.params, **STRICT, "kind": kind, "output-format": form, **more}
         return self.client.fetch(CUTOUTS, params).content
 
 

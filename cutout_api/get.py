@@ -39,7 +39,7 @@ MOST_FAILURES = 3
 """In a row, until the archive or the service is taken to be gone."""
 AT_ONCE = 8
 """Alerts that are asked for at the same time, so that the way to a service is not waited for."""
-_OWN = (*KEYS, "kind", FORMAT, "return_type", "explain")
+_OWN = (*KEYS, "kind", FORMAT, "return_type", "explain", "strict")
 
 
 class Failed(Exception):

@@ -383,6 +383,14 @@ def choice_parameter(name: str, names: tuple[str, ...], description: str, **more
     )
 
 
+STRICT = Parameter(
+    "strict",
+    "Refuse every argument that this route does not have. Without it, those are passed over that "
+    "are no slip for one of its own, and X-Unknown-Arguments names them.",
+    parse_flag,
+    example=1,
+    schema=_FLAG_SCHEMA,
+)
 _TABLE = (
     Parameter(
         "hdfsPath",
@@ -585,6 +593,7 @@ _TABLE = (
         "Python's json reads as a float.",
         example=NULL,
     ),
+    STRICT,
     Parameter(
         "explain",
         "Answer how the picture is drawn, as JSON, instead of the picture: the limits used, the "
@@ -680,6 +689,7 @@ IDENTIFY_PARAMETERS: Mapping[str, Parameter] = {
             required=True,
         ),
         PARAMETERS["hdfsPath"],
+        STRICT,
     )
 }
 
@@ -697,6 +707,7 @@ INFO_PARAMETERS = (
     "hdfsPath",
     *KEYS,
     "kind",
+    STRICT.name,
 )
 
 
@@ -717,6 +728,7 @@ def parse_request(payload: Mapping[str, Any]) -> CutoutRequest:
     """
     payload, kind_of_name = _split_alert_ids(payload)
     values = parse_values(payload, PARAMETERS)
+    values.pop(STRICT.name, None)  # it changes no answer
     surveys = _parse_surveys(values)
     while len(surveys) > 1:
         try:

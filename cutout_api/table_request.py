@@ -19,6 +19,7 @@ from .errors import (
 )
 from .request import (
     ALL,
+    STRICT,
     Parameter,
     choice_parameter,
     key_schemas,
@@ -142,6 +143,7 @@ _COMMON = (
     choice_parameter(
         "output-format", tuple(TABLE_FORMATS), "The format.", example="json", default="json"
     ),
+    STRICT,
 )
 _WITH_HISTORY = [
     survey
@@ -198,6 +200,7 @@ COLUMN_PARAMETERS: Mapping[str, Parameter] = {
         choice_parameter(
             "survey", _SURVEY_NAMES, "Only this survey's columns.", example=_SURVEY_NAMES[0]
         ),
+        STRICT,
     )
 }
 CUTOUTS_ENDPOINT = "/api/v1/cutouts"

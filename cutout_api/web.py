@@ -11,9 +11,10 @@ import select
 import socket
 import time
 import uuid
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
@@ -49,6 +50,7 @@ from .answer import (
     make_layout,
     spell_masked,
 )
+from .arguments import refuse_mistakes
 from .arrays import AUTO
 from .batch import Batch, Batches
 from .batch_formats import PACKAGES, Answer, Head, write_batch
@@ -93,6 +95,9 @@ from .reader import Reader
 from .render import Rendering, render
 from .request import (
     IDENTIFY_PARAMETERS,
+    INFO_PARAMETERS,
+    PARAMETERS,
+    STRICT,
     CutoutRequest,
     describe_parameters,
     parse_identify_request,
@@ -104,6 +109,8 @@ from .settings import Limits, Settings
 from .surveys import KEYS, list_titles
 from .table_formats import TABLE_FORMATS
 from .table_request import (
+    MAX_NAME,
+    SCHEMA_PARAMETERS,
     TABLE_PARAMETERS,
     TableRequest,
     parse_schema_request,
@@ -137,9 +144,18 @@ EXPOSED_HEADERS = [
     "X-Cutout-Survey",
     "X-Cutout-Time",
     "X-Request-ID",
+    "X-Unknown-Arguments",
     "X-Unknown-Columns",
 ]
 MAX_HEADER = 2000
+ARGUMENTS = frozenset().union(
+    PARAMETERS,
+    BATCH_PARAMETERS,
+    IDENTIFY_PARAMETERS,
+    SCHEMA_PARAMETERS,
+    *TABLE_PARAMETERS.values(),
+)
+"""Of all routes."""
 KEY_NAMES = list(KEYS)
 PAGE_POLICY = {
     "default-src": "'none'",
@@ -231,7 +247,7 @@ def _add_cutouts(app: Flask, reader: Reader, most_pixels: int) -> None:
     def cutouts() -> Response:
         if request.method in ("GET", "HEAD") and not request.args:
             return _json({"args": describe_parameters()}, BRIEFLY)
-        asked = parse_request(_payload())
+        asked = parse_request(_payload(PARAMETERS))
         if asked.format == ARRAY:
             asked = _for_caller(asked, JSON)
         g.format = asked.format
@@ -246,7 +262,7 @@ def _add_cutouts(app: Flask, reader: Reader, most_pixels: int) -> None:
 def _add_info(app: Flask, reader: Reader, most_pixels: int) -> None:
     @app.get(f"{CUTOUTS}/info")
     def info() -> Response:
-        asked = parse_info_request(_payload())
+        asked = parse_info_request(_payload(INFO_PARAMETERS))
         g.sought = " ".join(f"{name}={value}" for name, value in asked.keys.items())
         asked, alert = reader.read_settled(asked)
         layout = make_layout(asked, alert.alert_id, most_pixels)
@@ -258,7 +274,7 @@ def _add_identify(app: Flask, reader: Reader) -> None:
     def identify() -> Response:
         if not request.args:
             return _json({"args": describe_parameters(IDENTIFY_PARAMETERS)}, BRIEFLY)
-        asked = parse_identify_request(_payload())
+        asked = parse_identify_request(_payload(IDENTIFY_PARAMETERS))
         g.sought = f"id={asked.text}"
         return _json(describe_identities(asked, reader.identify(asked)), BRIEFLY)
 
@@ -269,7 +285,8 @@ def _add_batch(app: Flask, reader: Reader, limits: Limits, places: Places) -> No
     @app.route(f"{CUTOUTS}/batch", methods=["GET", "POST"])
     def batch() -> Response:
         if request.method in ("GET", "HEAD"):
-            _take_no_arguments()
+            for name in _payload(BATCH_PARAMETERS):
+                raise UnknownParameter(name, ())  # they are for POST
             return _json({"args": describe_parameters(BATCH_PARAMETERS)}, BRIEFLY)
         request.max_content_length = request.max_form_memory_size = limits.batch_bytes
         _body()  # before there is a place for it: a client may send slowly
@@ -368,16 +385,16 @@ def _batch_payload(most_ids: int) -> tuple[dict[str, Any], bytes | None]:
 
     Raises BatchTooLarge for what holds more values than so many ids need, before it is parsed.
     """
-    lists = tuple(BATCH_PARAMETERS)
     pairs: list[tuple[str, Any]] = list(request.args.items(multi=True))
     if request.mimetype in TEXTS:
-        return _merge(pairs, lists), _body()
+        return _merge(pairs, BATCH_PARAMETERS, BATCH_PARAMETERS), _body()
     if request.mimetype == MULTIPART:
         files = list(request.files.items(multi=True))
         if len(files) > 1 or any(name != FILE_PART for name, _ in files):
             raise MalformedBody(f"a form holds one file of ids, as its field {FILE_PART!r}")
         pairs += request.form.items(multi=True)
-        return _merge(pairs, lists), files[0][1].read() if files else None
+        payload = _merge(pairs, BATCH_PARAMETERS, BATCH_PARAMETERS)
+        return payload, files[0][1].read() if files else None
     body = _body()
     if request.mimetype == FORM:
         values = body.count(b"%") / ESCAPES
@@ -386,7 +403,7 @@ def _batch_payload(most_ids: int) -> tuple[dict[str, Any], bytes | None]:
     if values > most_ids + OPTIONS:
         raise too_many_ids(most_ids)
     pairs += _body_pairs()
-    return _merge(pairs, lists), None
+    return _merge(pairs, BATCH_PARAMETERS, BATCH_PARAMETERS), None
 
 
 def _caching(asked: CutoutRequest) -> str:
@@ -398,7 +415,7 @@ def _add_tables(app: Flask, tables: Tables, limits: Limits, places: Places) -> N
         parameters = TABLE_PARAMETERS[route]
         if request.method in ("GET", "HEAD") and not request.args:
             return _json({"args": describe_parameters(parameters)}, BRIEFLY)
-        payload = _payload(lists=tuple(parameters))
+        payload = _payload(parameters, lists=parameters)
         asked = parse_table_request(payload, route, limits.table_ids)
         g.format = asked.format
         g.sought = f"{asked.view.survey.object_key.name}={','.join(map(str, asked.object_ids[:3]))}"
@@ -418,12 +435,12 @@ def _add_tables(app: Flask, tables: Tables, limits: Limits, places: Places) -> N
 
     @app.route("/api/v1/schema", methods=["GET", "POST"])
     def schema() -> Response:
-        asked = parse_schema_request(_payload())
+        asked = parse_schema_request(_payload(SCHEMA_PARAMETERS))
         return _json(describe_schema(tables, asked), BRIEFLY)
 
     @app.get("/api/v1/columns")
     def columns() -> Response:
-        entries = describe_columns(tables, parse_survey(_payload()))
+        entries = describe_columns(tables, parse_survey(_payload(SCHEMA_PARAMETERS)))
         return _json({"columns": entries}, BRIEFLY)
 
 
@@ -436,10 +453,7 @@ def _send_table(asked: TableRequest, answer: TableAnswer, places: Places) -> Res
             whole = b"".join(parts)
     headers = {}
     if answer.unknown:
-        names = ",".join(quote(name, safe=":()-") for name in answer.unknown)
-        if len(names) > MAX_HEADER:
-            names = names[:MAX_HEADER].rpartition(",")[0] + ",..."
-        headers["X-Unknown-Columns"] = names
+        headers["X-Unknown-Columns"] = _list_in_header(answer.unknown)
     if chosen.suffix:
         ids = asked.object_ids
         stem = str(ids[0]) if len(ids) == 1 else asked.view.survey.name + "_objects"
@@ -448,6 +462,13 @@ def _send_table(asked: TableRequest, answer: TableAnswer, places: Places) -> Res
         return _finish(whole, chosen.media_type, BRIEFLY, headers)
     headers["Cache-Control"] = BRIEFLY
     return _stream(parts, headers, chosen.media_type, answer.chunks.close, places.take())
+
+
+def _list_in_header(names: Iterable[str]) -> str:
+    """Return names as a header may hold them, percent-encoded and not too many."""
+    some = islice(names, MAX_HEADER)
+    text = ",".join(quote(shorten(name, MAX_NAME, quote=False), safe=":()-") for name in some)
+    return text if len(text) <= MAX_HEADER else text[:MAX_HEADER].rpartition(",")[0] + ",..."
 
 
 def _add_operations(app: Flask, reader: Reader) -> None:
@@ -615,6 +636,8 @@ def _add_bookkeeping(app: Flask, *, varies: bool) -> None:
         route = request.url_rule.rule if request.url_rule else "unknown"
         response.headers.add("X-Request-ID", g.request_id)
         response.headers.add("X-Content-Type-Options", "nosniff")
+        if "unknown_arguments" in g:
+            response.headers["X-Unknown-Arguments"] = _list_in_header(g.unknown_arguments)
         if varies:  # by the page that asks: a cache must not answer one with another's copy
             response.vary.add("Origin")
         if "Location" in response.headers:
@@ -635,18 +658,19 @@ def _add_bookkeeping(app: Flask, *, varies: bool) -> None:
         return response
 
 
-def _payload(lists: Container[str] = ()) -> dict[str, Any]:
+def _payload(known: Collection[str], lists: Container[str] = ()) -> dict[str, Any]:
     """Return the arguments of the request: the query string, and on POST the body besides.
 
-    Those named in ``lists`` may be lists. Raises ConflictingParameters for one argument with two
-    values, MalformedBody, UnsupportedMediaType, BodyTooLarge.
+    They are among the ``known`` ones, and those in ``lists`` may be lists. Raises UnknownParameter,
+    ConflictingParameters for one argument with two values, MalformedBody, UnsupportedMediaType,
+    BodyTooLarge.
     """
     pairs: list[tuple[str, Any]] = []
     if request.query_string:
         pairs += request.args.items(multi=True)
     if request.method == "POST":
         pairs += _body_pairs()
-    return _merge(pairs, lists)
+    return _merge(pairs, known, lists)
 
 
 def _body_pairs() -> Iterable[tuple[str, Any]]:
@@ -754,25 +778,40 @@ def _is_deeper(content: list[Any], levels: int) -> bool:
     return bool(layer)
 
 
-def _merge(pairs: Iterable[tuple[str, Any]], lists: Container[str]) -> dict[str, Any]:
+def _pass_over(pairs: Collection[tuple[str, Any]], known: Collection[str]) -> None:
+    """Keep the names that the route does not have, for a header. Raises UnknownParameter."""
+    if any(name is None for name, _ in pairs):  # as werkzeug reads a field whose name is broken
+        raise MalformedBody("a field of the form has no name")
+    g.unknown_arguments = list(
+        dict.fromkeys(_whole_text(name) for name, _ in pairs if name not in known)
+    )
+    strict = False
+    for name, value in pairs:
+        with contextlib.suppress(ValueError):  # said of it later
+            strict = strict or (name == STRICT.name and STRICT.parse(value))
+    refuse_mistakes(g.unknown_arguments, known, ARGUMENTS, strict=strict)
+
+
+def _merge(
+    pairs: Collection[tuple[str, Any]], known: Collection[str], lists: Container[str] = ()
+) -> dict[str, Any]:
     payload: dict[str, Any] = {}
-    for given_name, given in pairs:
-        if given_name is None:  # as werkzeug reads a multipart field whose name is broken
-            raise MalformedBody("a field of the form has no name")
-        name, value = _whole_text(given_name), given
-        if isinstance(value, str) and _whole_text(value) != value:
+    if not all(name in known for name, _ in pairs):
+        _pass_over(pairs, known)
+        pairs = [pair for pair in pairs if pair[0] in known]
+    for name, given in pairs:
+        if isinstance(given, str) and _whole_text(given) != given:
             at_fault = shorten(name, quote=False)
             raise InvalidParameter(at_fault, f"{at_fault} holds half a surrogate pair")
-        is_list = isinstance(value, list) and not isinstance(value, _Pairs)
-        if isinstance(value, list | dict) and not (is_list and name in lists):
+        is_list = isinstance(given, list) and not isinstance(given, _Pairs)
+        if isinstance(given, list | dict) and not (is_list and name in lists):
             at_fault = shorten(name, quote=False)
             raise InvalidParameter(
                 at_fault, f"{at_fault} must be one value, not a list or an object"
             )
-        if is_list and _is_deeper(value, DEEPEST_LIST):
+        if is_list and _is_deeper(given, DEEPEST_LIST):
             raise InvalidParameter(name, f"{name} is nested more than {DEEPEST_LIST} deep")
-        if is_list:
-            value = _whole_texts(value)
+        value = _whole_texts(given) if is_list else given
         # A query string has text where JSON has numbers.
         if name in payload and str(payload[name]) != str(value):
             raise ConflictingParameters(name[:80], f"{name[:80]!r} is given twice, differently")

@@ -683,9 +683,10 @@ BAD_ARGUMENTS: list[tuple[Row, str, str | None]] = [
     ({"pmin": 10**400}, "invalid_parameter", "pmin"),
     ({"hdfsPath": 5}, "invalid_parameter", "hdfsPath"),
     ({"hdfspath": "x"}, "unknown_parameter", "hdfspath"),
-    ({"color": "red"}, "unknown_parameter", "color"),
-    ({"\ud800": 1}, "unknown_parameter", None),
-    ({"x" * 10_000: 1}, "unknown_parameter", None),
+    ({"colormapp": "Blues"}, "unknown_parameter", "colormapp"),
+    ({"color": "red", "strict": 1}, "unknown_parameter", "color"),
+    ({"\ud800": 1, "strict": 1}, "unknown_parameter", None),
+    ({"x" * 10_000: 1, "strict": 1}, "unknown_parameter", None),
 ]
 
 

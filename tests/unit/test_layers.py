@@ -50,7 +50,7 @@ LAYERS = (
     ("recipe",),
     ("formatter", "info"),
     ("request", "index", "batch_formats"),
-    ("alert_columns", "table_request", "batch_request"),
+    ("alert_columns", "table_request", "batch_request", "arguments"),
     ("catalog",),
     ("lookup",),
     ("reader", "openapi", "demo", "progress"),

@@ -29,12 +29,14 @@ from .request import (
     Parameter,
     choice_parameter,
     number_between,
+    other_kind,
     parse_flag,
     parse_request,
     parse_value,
     parse_values,
+    split_stamp_name,
 )
-from .surveys import SURVEYS, Key, KeyValue, Survey
+from .surveys import ALIASES, SURVEYS, Key, KeyValue, Survey, key_meant
 
 KEYS: Mapping[str, tuple[Survey, Key]] = {
     key.name: (survey, key) for survey in SURVEYS for key in survey.keys
@@ -71,7 +73,10 @@ class BatchRequest:
     def request(self, number: int) -> CutoutRequest:
         """Return the request for one of the ids. Raises InvalidParameter for what is none."""
         template, name = self.template, self.key.name
-        value = parse_value(PARAMETERS[name], self.ids[number])
+        given, kind = self._bare(self.ids[number])
+        value = parse_value(PARAMETERS[name], given)
+        if kind is not None and kind != template.kind:
+            raise other_kind(kind, template.kind)
         return replace(template, keys={name: value}, given={**template.given, name: value})
 
     def values(self) -> list[KeyValue]:
@@ -79,8 +84,13 @@ class BatchRequest:
         found: dict[KeyValue, None] = {}
         for given in self.ids:
             with suppress(ValueError):
-                found[self.key.parse(given)] = None
+                found[self.key.parse(self._bare(given)[0])] = None
         return list(found)
+
+    def _bare(self, given: object) -> tuple[object, str | None]:
+        """Return an id without the kind that an alert's may have behind it, and the kind."""
+        is_alert = self.key is self.template.survey.alert_key
+        return split_stamp_name(given) if is_alert else (given, None)
 
 
 def parse_id_list(value: Any) -> str | Sequence[object]:
@@ -233,7 +243,15 @@ def _parse_ids(
     given = values[named[0]]
     # One more than there may be, and the rest in one piece.
     ids = given.replace(",", " ").split(None, most + 1) if isinstance(given, str) else given
-    return KEYS[named[0]][1], ids
+    return KEYS[_name_meant(named[0], ids)][1], ids
+
+
+def _name_meant(name: str, ids: Sequence[object]) -> str:
+    """Return the name of the key that ids are of: another one if none is of this name's own."""
+    if name not in ALIASES or any(KEYS[name][1].takes(given) for given in ids):
+        return name
+    meant = (key_meant(name, given) for given in ids)
+    return next((other for other in meant if other != name), name)
 
 
 def _parse_file(content: bytes, named: str | None, most: int) -> tuple[Key, list[object]]:
@@ -255,7 +273,7 @@ def _parse_file(content: bytes, named: str | None, most: int) -> tuple[Key, list
         if len(ids) == most:
             raise too_many_ids(most)
         ids.append(row[column].strip() if column < len(row) else "")
-    return KEYS[found[0] if found else str(named)][1], ids
+    return KEYS[_name_meant(found[0] if found else str(named), ids)][1], ids
 
 
 def _read_rows(content: bytes, most: int) -> Iterator[list[str]]:

@@ -43,7 +43,7 @@ from .fetch import (
     service_error,
 )
 from .planes import Role, find_role
-from .surveys import KINDS, SURVEYS, Key, Survey
+from .surveys import KINDS, SURVEYS, Key, Survey, key_meant
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -200,6 +200,7 @@ class Client:
         if key is None:
             _, keys = self._alert(texts[0], {}, kind, params.get("hdfsPath"))
             key = next(iter(keys))
+        key = key_meant(key, texts[0])
         survey = _KEYS[key][0]
         asked = {**params, **STRICT, key: texts, "kind": kind}
         asked |= {"output-format": "array", "package": "ndjson"}
@@ -414,7 +415,8 @@ def _is_number(text: str) -> bool:
 def _take_keys(options: dict[str, Any]) -> dict[str, str]:
     """Take the ids that were given by name out of ``options``."""
     names = [name for name in _KEYS if name in options]
-    return {name: _id_text(value) for name in names if (value := options.pop(name)) is not None}
+    texts = {name: _id_text(it) for name in names if (it := options.pop(name)) is not None}
+    return {key_meant(name, text): text for name, text in texts.items()}
 
 
 def _spell(name: str, value: Any) -> str:

@@ -29,7 +29,7 @@ from .progress import show_progress
 from .reader import Reader
 from .request import ALL, PARAMETERS, CutoutRequest, Parameter, parse_request
 from .settings import load_settings
-from .surveys import SURVEYS, Key
+from .surveys import SURVEYS, Key, key_of_form
 from .whole_files import write_whole
 
 STDIN = STDOUT = "-"
@@ -349,10 +349,10 @@ def keys_of(id_: str) -> list[tuple[str, str]]:
         if name not in _KEYS:
             raise Failed(f"{name} is not one of {', '.join(_KEYS)}", "invalid_parameter")
         return [(name, text)]
-    objects = [survey.object_key for survey in SURVEYS]
+    named = key_of_form(text)
+    if named is not None:
+        return [(named, text)]
     alerts = [survey.alert_key for survey in SURVEYS]
-    if objects[0].takes(text):
-        return [(objects[0].name, text)]
     if all(key.takes(text) for key in alerts):
         return [(key.name, text) for key in alerts]
     raise Failed("neither a ZTF name, nor an alert's number, nor NAME=NUMBER", "invalid_parameter")

@@ -5,20 +5,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .errors import ConflictingParameters, InvalidParameter, MissingParameter
 from .request import (
     ALL,
-    INT64_SCHEMA,
-    KEY_SCHEMAS,
+    LONGEST_TEXT,
+    PARAMETERS,
     STRICT,
     Parameter,
     choice_parameter,
     parse_number,
     parse_values,
+    refuse_value,
 )
 from .surveys import KINDS, SURVEYS, TABLES, Key, KeyValue, Survey, View
 from .table_formats import TABLE_FORMATS
@@ -35,6 +36,10 @@ class TableRequest:
 
     view: View
     object_ids: tuple[KeyValue, ...]
+    malformed: tuple[str, ...]
+    """Of what was sent as ids, what cannot be any."""
+    hint: str
+    """What is wrong with the first of these, as other routes refuse it."""
     columns: tuple[str, ...] | None
     """None: those that the table shows unasked."""
     kinds: tuple[str, ...]
@@ -45,18 +50,22 @@ class TableRequest:
     """Only the alerts of this time."""
 
 
-def parse_ids(key: Key) -> Callable[[Any], tuple[KeyValue, ...]]:
-    """Return a parser for one id, several behind commas, or a JSON list; each once, in order."""
+def parse_ids(value: Any) -> tuple[int | str, ...]:
+    """Return one id, several behind commas, or those of a JSON list, as they were sent.
 
-    def parse(value: Any) -> tuple[KeyValue, ...]:
-        items = value if isinstance(value, list) else [value]
-        if isinstance(value, str):
-            items = [part for part in value.split(",") if part.strip()]
-        if not items:
-            raise ValueError("names nothing")
-        return tuple(dict.fromkeys(key.parse(item) for item in items))
-
-    return parse
+    Whether they are well-formed is seen later: one that is not has no rows.
+    """
+    items = value if isinstance(value, list) else [value]
+    if isinstance(value, str):
+        items = [part.strip() for part in value.split(",") if part.strip()]
+    if not items:
+        raise ValueError("names nothing")
+    for item in items:
+        if isinstance(item, bool) or not isinstance(item, int | str):
+            raise ValueError("must be one id, several with commas between them, or a list of ids")
+        if isinstance(item, str) and len(item) > LONGEST_TEXT:
+            raise ValueError(f"holds an id of more than {LONGEST_TEXT} letters")
+    return tuple(items)
 
 
 def parse_boolean(value: Any) -> bool:
@@ -80,15 +89,19 @@ def parse_columns(value: Any) -> tuple[str, ...] | None:
     return None if EVERY in names else names
 
 
-def _id_parameter(survey: Survey, *, required: bool) -> Parameter:
+_ONE_ID: tuple[dict[str, Any], ...] = ({"type": "string"}, {"type": "integer"})
+"""Any: what is no id has no rows."""
+
+
+def _id_parameter(name: str, survey: Survey, *, required: bool) -> Parameter:
     key = survey.object_key
-    one = KEY_SCHEMAS.get(key.name, INT64_SCHEMA)
+    alias = "" if name == key.name else f" A {key.name}, as some clients name it."
     return Parameter(
-        key.name,
-        f"{survey.name.upper()} object: one id, or several with commas between them.",
-        parse_ids(key),
+        name,
+        f"{survey.name.upper()} object: one id, or several with commas between them.{alias}",
+        parse_ids,
         example=key.example,
-        schema={"anyOf": [*one.get("oneOf", [one]), {"type": "string", "pattern": ","}]},
+        schema={"anyOf": [*_ONE_ID, {"type": "array", "items": {"anyOf": list(_ONE_ID)}}]},
         required=required,
         longest=None,
     )
@@ -137,14 +150,19 @@ _MORE: Mapping[str, tuple[Parameter, ...]] = {"objects": (_HISTORY,), "sources":
 
 
 def _parameters(route: str) -> dict[str, Parameter]:
-    views = TABLES[route]
-    ids = tuple(_id_parameter(view.survey, required=len(views) == 1) for view in views)
+    keys = [(view.survey.object_key, view.survey) for view in TABLES[route]]
+    named = {key.name: survey for key, survey in keys}
+    for key, survey in keys:
+        for name in key.aliases:
+            named.setdefault(name, survey)
+    ids = [_id_parameter(name, survey, required=len(named) == 1) for name, survey in named.items()]
     return {parameter.name: parameter for parameter in (*ids, *_COMMON, *_MORE[route])}
 
 
 TABLE_PARAMETERS: Mapping[str, Mapping[str, Parameter]] = {
     route: _parameters(route) for route in TABLES
 }
+_NAMES = {name for it in SURVEYS for name in (it.object_key.name, *it.object_key.aliases)}
 _SURVEY_NAMES = tuple(survey.name for survey in SURVEYS)
 SCHEMA_PARAMETERS: Mapping[str, Parameter] = {
     parameter.name: parameter
@@ -160,12 +178,13 @@ SCHEMA_PARAMETERS: Mapping[str, Parameter] = {
 def parse_table_request(payload: Mapping[str, Any], route: str, most_ids: int) -> TableRequest:
     """Check every member of an untrusted payload. Raises a BadRequest that names the parameter."""
     values = parse_values(payload, TABLE_PARAMETERS[route])
-    view, ids = _parse_object(values, route)
-    name = view.survey.object_key.name
-    if len(ids) > most_ids:
+    name, given = _take_ids(values, route)
+    if len(given) > most_ids:
         raise InvalidParameter(
-            name, f"{name} holds {len(ids)} ids; ask for at most {most_ids} at once"
+            name, f"{name} holds {len(given)} ids; ask for at most {most_ids} at once"
         )
+    view = _choose_view(route, name, given)
+    ids, malformed, hint = _read_ids(view.survey.object_key, given)
     history = values.get(_HISTORY.name, False)
     if history and view.history is None:
         raise ConflictingParameters(
@@ -183,6 +202,8 @@ def parse_table_request(payload: Mapping[str, Any], route: str, most_ids: int) -
     return TableRequest(
         view=view,
         object_ids=ids,
+        malformed=malformed,
+        hint=hint,
         columns=values.get("columns"),
         kinds=kinds if wants_stamps else (),
         history=history,
@@ -191,17 +212,48 @@ def parse_table_request(payload: Mapping[str, Any], route: str, most_ids: int) -
     )
 
 
-def _parse_object(values: Mapping[str, Any], route: str) -> tuple[View, tuple[KeyValue, ...]]:
-    views = TABLES[route]
-    named = [view for view in views if view.survey.object_key.name in values]
-    names = [view.survey.object_key.name for view in views]
+def _take_ids(values: Mapping[str, Any], route: str) -> tuple[str, tuple[int | str, ...]]:
+    """Return the name of the ids that are given, and the ids as they were sent."""
+    names = [name for name in TABLE_PARAMETERS[route] if name in _NAMES]
+    named = [name for name in names if name in values]
     if not named:
         raise MissingParameter(names[0], f"which object? Give {' or '.join(names)}")
     if len(named) > 1:
         raise ConflictingParameters(
-            names[1], f"{' and '.join(names)} belong to different surveys; give one of them"
+            named[1], f"{' and '.join(named)} name objects twice; give one of them"
         )
-    return named[0], values[named[0].survey.object_key.name]
+    return named[0], values[named[0]]
+
+
+def _choose_view(route: str, name: str, given: Sequence[object]) -> View:
+    """Return the table of the first id that is a value of a key of this name.
+
+    Where none is, that of the first which is a value of a key with this name as an alias.
+    """
+    own = [view for view in TABLES[route] if view.survey.object_key.name == name]
+    others = [view for view in TABLES[route] if name in view.survey.object_key.aliases]
+    for views in (own, others):
+        for item in given:
+            for view in views:
+                if view.survey.object_key.takes(item):
+                    return view
+    return (*own, *others)[0]
+
+
+def _read_ids(
+    key: Key, given: Iterable[int | str]
+) -> tuple[tuple[KeyValue, ...], tuple[str, ...], str]:
+    """Return the ids, each once; what cannot be one; and what is wrong with the first of these."""
+    ids: dict[KeyValue, None] = {}
+    malformed: dict[str, None] = {}
+    hint = ""
+    for item in given:
+        try:
+            ids[key.parse(item)] = None
+        except ValueError as reason:
+            malformed[str(item)] = None
+            hint = hint or refuse_value(PARAMETERS[key.name], item, reason).detail
+    return tuple(ids), tuple(malformed), hint
 
 
 def parse_survey(payload: Mapping[str, Any]) -> tuple[Survey, ...]:

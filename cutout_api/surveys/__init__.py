@@ -20,6 +20,7 @@ from .model import (
     History,
     Key,
     KeyValue,
+    OutOfRange,
     Rule,
     Survey,
     View,
@@ -28,6 +29,7 @@ from .model import (
 from .ztf import ZTF, pack_ztf_name, parse_ztf_name, unpack_ztf_name
 
 __all__ = (
+    "ALIASES",
     "CURVES",
     "KINDS",
     "LSST",
@@ -38,9 +40,12 @@ __all__ = (
     "History",
     "Key",
     "KeyValue",
+    "OutOfRange",
     "Rule",
     "Survey",
     "View",
+    "key_meant",
+    "key_of_form",
     "pack_ztf_name",
     "parse_int64",
     "parse_ztf_name",
@@ -59,6 +64,18 @@ _FILES: list[Any] = sorted(
 SURVEYS: tuple[Survey, ...] = tuple(file.SURVEY for file in _FILES)
 """By the year of their first alerts."""
 
+ALIASES: Mapping[str, tuple[tuple[Survey, Key], ...]] = {
+    name: tuple((of, it) for of in SURVEYS for it in of.keys if name in it.aliases)
+    for survey in SURVEYS
+    for key in survey.keys
+    for name in key.aliases
+}
+"""By the name that callers give: other keys whose values are understood under it."""
+_OWN_KEYS: Mapping[str, tuple[Key, ...]] = {
+    name: tuple(key for survey in SURVEYS for key in survey.keys if key.name == name)
+    for name in ALIASES
+}
+
 TABLES: Mapping[str, tuple[View, ...]] = {
     route: tuple(file.TABLES[route] for file in _FILES if route in file.TABLES)
     for route in ("objects", "sources")
@@ -72,3 +89,21 @@ def read_descriptions() -> list[bytes]:
     """Return the files of JSON that describe columns: those of the surveys that have one."""
     folder = files(__name__)
     return [file.read_bytes() for file in folder.iterdir() if file.name.endswith(".json")]
+
+
+def key_meant(name: str, value: object) -> str:
+    """Return the name of the key that a value is of which was sent as ``name``.
+
+    That is ``name`` but for a value that only a key takes which has this name as an alias.
+    """
+    if name not in ALIASES or any(key.takes(value) for key in _OWN_KEYS[name]):
+        return name
+    return next((key.name for _, key in ALIASES[name] if key.takes(value)), name)
+
+
+def key_of_form(value: object) -> str | None:
+    """Return the name of the only key that takes a text, if there is one and it is no number."""
+    if not isinstance(value, str) or value.strip().lstrip("-").isdigit():
+        return None
+    names = {key.name for survey in SURVEYS for key in survey.keys if key.takes(value)}
+    return names.pop() if len(names) == 1 else None

@@ -43,7 +43,7 @@ from .fetch import (
     service_error,
 )
 from .planes import Role, find_role
-from .surveys import CURVES, KEYS, KINDS, SURVEYS, Survey
+from .surveys import CURVES, KEYS, KINDS, SURVEYS, Survey, key_meant
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -197,6 +197,7 @@ class Client:
         if key is None:
             _, keys = self._alert(texts[0], {}, kind, params.get("hdfsPath"))
             key = next(iter(keys))
+        key = key_meant(key, texts[0])
         surveys = [survey for survey, _ in KEYS[key]]
         asked = {**params, **STRICT, key: texts, "kind": kind}
         asked |= {"output-format": "array", "package": "ndjson"}
@@ -421,7 +422,8 @@ def _is_number(text: str) -> bool:
 def _take_keys(options: dict[str, Any]) -> dict[str, str]:
     """Take the ids that were given by name out of ``options``."""
     names = [name for name in KEYS if name in options]
-    return {name: _id_text(value) for name in names if (value := options.pop(name)) is not None}
+    texts = {name: _id_text(it) for name in names if (it := options.pop(name)) is not None}
+    return {key_meant(name, text): text for name, text in texts.items()}
 
 
 def _spell(name: str, value: Any) -> str:

@@ -133,9 +133,10 @@ class InvalidParameter(BadRequest):
         *,
         allowed: Iterable[str] | None = None,
         got: object = None,
+        suggestion: str | None = None,
     ) -> None:
         choices = None if allowed is None else list(allowed)
-        near = nearest(str(got), choices) if choices and got is not None else None
+        near = nearest(str(got), choices) if choices and got is not None else suggestion
         hint = f"; did you mean {near!r}?" if near else ""
         super().__init__(detail + hint, parameter=parameter, allowed=choices, suggestion=near)
 

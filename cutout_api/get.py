@@ -29,7 +29,7 @@ from .progress import show_progress
 from .reader import Reader
 from .request import ALL, PARAMETERS, CutoutRequest, Parameter, parse_request
 from .settings import load_settings
-from .surveys import KEYS, SURVEYS
+from .surveys import KEYS, SURVEYS, key_of_form
 from .whole_files import write_whole
 
 STDIN = STDOUT = "-"
@@ -351,11 +351,13 @@ def keys_of(id_: str) -> list[tuple[str, str]]:
         if name not in KEYS:
             raise Failed(f"{name} is not one of {', '.join(KEYS)}", "invalid_parameter")
         return [(name, text)]
-    names = [key for key in (it.object_key for it in SURVEYS) if not key.is_number]
-    for keys in (names, [survey.alert_key for survey in SURVEYS]):
-        taking = dict.fromkeys(key.name for key in keys if key.takes(text))
-        if taking:
-            return [(name, text) for name in taking]
+    named = key_of_form(text)
+    if named is not None:
+        return [(named, text)]
+    alerts = [survey.alert_key for survey in SURVEYS]
+    taking = dict.fromkeys(key.name for key in alerts if key.takes(text))
+    if taking:
+        return [(name, text) for name in taking]
     raise Failed(
         "neither an object's name, nor an alert's number, nor NAME=NUMBER", "invalid_parameter"
     )

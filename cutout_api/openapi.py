@@ -355,6 +355,14 @@ def _table_responses(json_schema: dict[str, Any]) -> dict[str, Any]:
             "description": "The names in columns that do not exist",
             "schema": {"type": "string"},
         },
+        "X-Unknown-Ids": {
+            "description": "The ids that no alert has, percent-encoded",
+            "schema": {"type": "string"},
+        },
+        "X-Hint": {
+            "description": "What is wrong with the first of X-Unknown-Ids",
+            "schema": {"type": "string"},
+        },
         **_PASSED_OVER,
     }
     rows = {"description": "The rows", "headers": headers, "content": content}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -46,7 +45,20 @@ from .render import (
     Rendering,
     colormap_names,
 )
-from .surveys import INT64_SCHEMA, KEYS, KINDS, SURVEYS, Key, KeyValue, Survey, list_titles
+from .surveys import (
+    ALIASES,
+    INT64_SCHEMA,
+    KEYS,
+    KINDS,
+    SURVEYS,
+    Key,
+    KeyValue,
+    OutOfRange,
+    Survey,
+    key_meant,
+    key_of_form,
+    list_titles,
+)
 from .views import (
     AS_DELIVERED,
     AS_STORED,
@@ -316,7 +328,7 @@ def parse_labels(value: Any) -> tuple[str, ...]:
 
 
 NONE = "none"
-_STAMP_NAME = re.compile(rf"(-?[0-9]+)_cutout({'|'.join(KINDS)})", re.ASCII | re.IGNORECASE)
+_STAMP_NAME = re.compile(rf"([A-Z-]*[0-9]+)_cutout({'|'.join(KINDS)})", re.ASCII | re.IGNORECASE)
 MOST_SIZE = 8192
 LEAST_ZOOM, MOST_ZOOM = 0.001, 64.0
 LEAST_A, MOST_A = 1e-6, 1000.0
@@ -653,15 +665,22 @@ def parse_any_id(value: Any) -> tuple[str, tuple[Meaning, ...]]:
     text = str(value).strip() if isinstance(value, str | int) else ""
     match = _STAMP_NAME.fullmatch(text)
     text = match[1] if match else text
-    meanings = []
+    meanings: list[Meaning] = []
+    refused = None
     for survey in SURVEYS:
         # Of digits, an alert is meant more often than an object.
         for key in (survey.alert_key, survey.object_key):
-            with suppress(ValueError):
+            try:
                 meanings.append(Meaning(survey, key, key.parse(text)))
+            except OutOfRange as error:
+                refused = refused or error
+            except ValueError:
+                pass
+    if refused and not meanings:
+        raise refused
     if not meanings:
         raise ValueError(_ANY_ID)
-    return text, tuple(meanings)
+    return str(meanings[0].value), tuple(meanings)
 
 
 def _words_of_ids() -> str:
@@ -726,7 +745,7 @@ def parse_request(payload: Mapping[str, Any]) -> CutoutRequest:
     A member that is null or empty counts as not given. Raises a BadRequest that names the
     parameter, what it takes, and the nearest right spelling.
     """
-    payload, kind_of_name = _split_alert_ids(payload)
+    payload, kind_of_name = _split_alert_ids(_settle_aliases(payload))
     values = parse_values(payload, PARAMETERS)
     values.pop(STRICT.name, None)  # it changes no answer
     surveys = _parse_surveys(values)
@@ -751,10 +770,8 @@ def _make_request(
     keys = {key.name: values[key.name] for key in survey.keys if key.name in values}
     dialect, format_name = _parse_format(values)
     kind = values.get("kind", kind_of_name)
-    if kind_of_name not in (None, kind):
-        raise ConflictingParameters(
-            "kind", f"the alert's id names the {kind_of_name} stamp, kind is {kind}"
-        )
+    if kind_of_name is not None and kind_of_name != kind:
+        raise other_kind(kind_of_name, str(kind))
     if kind is None:
         raise MissingParameter("kind", f"kind is missing: give one of {', '.join(_KINDS)}")
     choice_made = _parse_choice(survey, keys, values)
@@ -785,6 +802,44 @@ def _make_request(
 _ALERT_KEYS = tuple(dict.fromkeys(survey.alert_key.name for survey in SURVEYS))
 
 
+def other_kind(named: str, asked: str) -> ConflictingParameters:
+    """Return the error for an alert's id that names another stamp than is asked for."""
+    return ConflictingParameters("kind", f"the alert's id names the {named} stamp, kind is {asked}")
+
+
+def _settle_aliases(payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the payload with ids under the names of the keys that they are of.
+
+    Raises ConflictingParameters where another survey is named besides.
+    """
+    for name in ALIASES:
+        value = payload.get(name)
+        meant = key_meant(name, value)
+        if meant == name:
+            continue
+        survey, key = next((of, it) for of, it in ALIASES[name] if it.name == meant)
+        given = [other for other in payload if other != name and payload[other] not in (None, "")]
+        own = {it.name for it in survey.keys}
+        for other in given:
+            if other in KEYS and other not in own:
+                raise ConflictingParameters(
+                    other,
+                    f"{name} {shorten(value, quote=False)} is a {meant} of {survey.title}, "
+                    f"and {other} belongs to another survey; give one of them",
+                )
+        there = payload[meant] if meant in given else value
+        if there != value and not (key.takes(there) and key.parse(there) == key.parse(value)):
+            raise ConflictingParameters(meant, f"{name} and {meant} name different objects")
+        payload = {other: it for other, it in payload.items() if other != name} | {meant: value}
+    return payload
+
+
+def split_stamp_name(value: Any) -> tuple[Any, str | None]:
+    """Return an alert's id without the kind behind it, and the kind: ``<id>_cutoutScience``."""
+    match = _STAMP_NAME.fullmatch(value.strip()) if isinstance(value, str) else None
+    return (match[1], choice(KINDS)(match[2])) if match else (value, None)
+
+
 def _split_alert_ids(payload: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
     """Take an alert's id that is written as its saved file is named: ``<id>_cutoutScience``.
 
@@ -792,10 +847,9 @@ def _split_alert_ids(payload: Mapping[str, Any]) -> tuple[dict[str, Any], str | 
     """
     found, kind = dict(payload), None
     for name in _ALERT_KEYS:
-        value = found.get(name)
-        match = _STAMP_NAME.fullmatch(value.strip()) if isinstance(value, str) else None
-        if match:
-            found[name], kind = match[1], choice(KINDS)(match[2])
+        if name in found:
+            found[name], named = split_stamp_name(found[name])
+            kind = named or kind
     return found, kind
 
 
@@ -821,6 +875,8 @@ def parse_value(parameter: Parameter, value: Any) -> Any:
     The length of a text is checked first, whatever the parser would make of it.
     """
     name = parameter.name
+    if isinstance(value, list | dict) and parameter.longest:
+        raise not_one_value(name)
     if isinstance(value, str) and parameter.longest and len(value) > parameter.longest:
         raise InvalidParameter(
             name,
@@ -830,9 +886,24 @@ def parse_value(parameter: Parameter, value: Any) -> Any:
     try:
         return parameter.parse(value)
     except ValueError as error:
-        raise InvalidParameter(
-            name, f"{name} {error}, not {shorten(value)}", allowed=parameter.allowed, got=value
-        ) from error
+        raise refuse_value(parameter, value, error) from error
+
+
+def refuse_value(parameter: Parameter, value: object, reason: ValueError) -> InvalidParameter:
+    """Return the error for a value that a parameter does not take."""
+    name = parameter.name
+    return InvalidParameter(
+        name,
+        f"{name} {reason}, not {shorten(value)}",
+        allowed=parameter.allowed,
+        got=value,
+        suggestion=key_of_form(value) if name in KEYS else None,
+    )
+
+
+def not_one_value(name: str) -> InvalidParameter:
+    """Return the error for a list or an object where one value belongs."""
+    return InvalidParameter(name, f"{name} must be one value, not a list or an object")
 
 
 def _parse_surveys(values: Mapping[str, Any]) -> tuple[Survey, ...]:

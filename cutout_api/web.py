@@ -100,6 +100,7 @@ from .request import (
     STRICT,
     CutoutRequest,
     describe_parameters,
+    not_one_value,
     parse_identify_request,
     parse_info_request,
     parse_request,
@@ -143,11 +144,13 @@ EXPOSED_HEADERS = [
     "X-Cutout-Id",
     "X-Cutout-Survey",
     "X-Cutout-Time",
+    "X-Hint",
     "X-Request-ID",
     "X-Unknown-Arguments",
     "X-Unknown-Columns",
+    "X-Unknown-Ids",
 ]
-MAX_HEADER = 2000
+MAX_HEADER, MAX_HINT = 2000, 400
 ARGUMENTS = frozenset().union(
     PARAMETERS,
     BATCH_PARAMETERS,
@@ -454,6 +457,10 @@ def _send_table(asked: TableRequest, answer: TableAnswer, places: Places) -> Res
     headers = {}
     if answer.unknown:
         headers["X-Unknown-Columns"] = _list_in_header(answer.unknown)
+    if answer.unknown_ids:
+        headers["X-Unknown-Ids"] = _list_in_header(answer.unknown_ids)
+        hint = shorten(answer.hint, MAX_HINT, quote=False)
+        headers["X-Hint"] = hint.encode("ascii", "backslashreplace").decode()
     if chosen.suffix:
         ids = asked.object_ids
         stem = str(ids[0]) if len(ids) == 1 else asked.view.survey.name + "_objects"
@@ -806,9 +813,7 @@ def _merge(
         is_list = isinstance(given, list) and not isinstance(given, _Pairs)
         if isinstance(given, list | dict) and not (is_list and name in lists):
             at_fault = shorten(name, quote=False)
-            raise InvalidParameter(
-                at_fault, f"{at_fault} must be one value, not a list or an object"
-            )
+            raise not_one_value(at_fault)
         if is_list and _is_deeper(given, DEEPEST_LIST):
             raise InvalidParameter(name, f"{name} is nested more than {DEEPEST_LIST} deep")
         value = _whole_texts(given) if is_list else given

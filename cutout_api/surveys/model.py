@@ -147,13 +147,6 @@ class Key:
             raise OutOfRange(f"must be at least {self.least}: 0 and below stand for none")
         return found
 
-    @property
-    def schema(self) -> Mapping[str, Any]:
-        """The JSON Schema of its values."""
-        if self.is_number:
-            return INT64_SCHEMA
-        return {"type": "string", "pattern": f"^{self.pattern}$"}
-
     def _respell(self, value: object) -> str | None:
         """Return the usual spelling of digits behind a prefix, or of a name in another case."""
         # Only ASCII: some other letters become ASCII ones where their case is changed.

@@ -8,6 +8,7 @@ public API of the Fink broker.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -171,7 +172,10 @@ def public_types(view: View) -> Mapping[str, pa.DataType]:
 
     Those that today's service has: they are null where a file lacks them. Stamps are none of them.
     """
-    return _public_types(view.described, tuple(view.survey.bands.values()))
+    types = _public_types(view.described, tuple(view.survey.bands.values()))
+    # Surveys share descriptions of what is worked out, and not all of it is for each.
+    others = DERIVED.keys() - set(view.derived)
+    return {name: kind for name, kind in types.items() if name not in others}
 
 
 @cache
@@ -250,7 +254,7 @@ def _descriptions() -> dict[str, dict[str, list[str]]]:
     content: dict[str, dict[str, list[str]]] = {}
     for text in read_descriptions():
         content |= orjson.loads(text)
-    return content
+    return defaultdict(dict, content)  # a survey need not describe its columns
 
 
 def describe(view: View, name: str) -> Description:

@@ -73,6 +73,7 @@ _TITLES = (
 
 LSST_SOURCES = View(
     survey=LSST,
+    title="the sources of LSST objects",
     rules=(
         Rule("diaSource.", "r:"),
         *_ALERT,
@@ -96,6 +97,7 @@ LSST_SOURCES = View(
 )
 LSST_OBJECTS = View(
     survey=LSST,
+    title="the summaries of LSST objects",
     rules=(
         Rule("diaObject.", "r:"),
         Rule("diaSource.", "r:diaSource_", asked=True),

@@ -25,6 +25,7 @@ from .layouts import (
     exact_integers,
     floats_of,
     plain_values,
+    recognise,
 )
 from .pages import Footer, encrypted_column, parquet_errors, read_columns, read_footer
 from .storage import FileId, OpenFile
@@ -128,14 +129,11 @@ def read_alert_columns(file: OpenFile) -> list[AlertColumns]:
     def named(columns: tuple[str, ...], types: tuple[tuple[str, ...], ...]) -> str:
         return leaves.find(columns, *types) or ""
 
-    def named_key(key: Key) -> str:
-        return leaves.find_key(key) or ""
-
+    ids = recognise(leaves)
     names = {
         survey.name: (
-            named_key(survey.alert_key),
-            named_key(survey.object_key),
-            named_key(survey.moving_key) if survey.moving_key else "",
+            *(name or "" for name in ids[survey.name]),
+            (survey.moving_key and leaves.find_key(survey.moving_key)) or "",
             named(survey.time_columns, NUMBERS),
             named(survey.band_columns, ANYTHING),
             named(survey.brightness_columns, NUMBERS),
@@ -144,7 +142,7 @@ def read_alert_columns(file: OpenFile) -> list[AlertColumns]:
             named(survey.sign_columns, ANYTHING),
         )
         for survey in SURVEYS
-        if named_key(survey.alert_key) or named_key(survey.object_key)
+        if survey.name in ids
     }
     wanted = sorted({name for found in names.values() for name in found if name})
     arrays = dict(zip(wanted, read_columns(footer, wanted), strict=True))

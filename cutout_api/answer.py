@@ -26,6 +26,8 @@ class CutoutAnswer:
     body: bytes
     media_type: str
     alert: Alert | None
+    asked: CutoutRequest
+    """As one of the survey that the alert is of."""
 
     @property
     def alert_id(self) -> int | None:
@@ -35,20 +37,21 @@ class CutoutAnswer:
 def answer_request(reader: Reader, asked: CutoutRequest, most_pixels: int) -> CutoutAnswer:
     """Return the answer to a checked request. Raises a CutoutError."""
     if asked.choice.every:
+        asked = reader.settle(asked)
         alerts = reader.read_epochs(asked)
         layout = make_layout(asked, None, most_pixels)
         if asked.explain:
-            return CutoutAnswer(orjson.dumps(explain_epochs(alerts, layout)), JSON, None)
+            return CutoutAnswer(orjson.dumps(explain_epochs(alerts, layout)), JSON, None, asked)
         with metrics.stage("format"):
             body, media_type = format_epochs(alerts, asked.format, layout)
-        return CutoutAnswer(body, media_type, None)
-    alert = reader.read(asked)
+        return CutoutAnswer(body, media_type, None, asked)
+    asked, alert = reader.read_settled(asked)
     layout = make_layout(asked, alert.alert_id, most_pixels)
     if asked.explain:
-        return CutoutAnswer(orjson.dumps(explain_stamps(alert, layout)), JSON, alert)
+        return CutoutAnswer(orjson.dumps(explain_stamps(alert, layout)), JSON, alert, asked)
     with metrics.stage("format"):
         body, media_type = format_stamps(alert, asked.format, layout)
-    return CutoutAnswer(body, media_type, alert)
+    return CutoutAnswer(body, media_type, alert, asked)
 
 
 def make_layout(asked: CutoutRequest, alert_id: int | None, most_pixels: int) -> Layout:

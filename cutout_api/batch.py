@@ -158,6 +158,36 @@ class Batches:
         self.limits = limits
         self.lookup = Lookup(reader.catalog, reader.archive, reader.opened)
 
+    def settle(self, asked: BatchRequest) -> BatchRequest:
+        """Return the batch as one of the survey that has most of its first ids, where several may.
+
+        Raises as ``Reader.read`` does.
+        """
+        surveys = (asked.template.survey, *asked.template.others)
+        if len(surveys) == 1:
+            return asked
+        path = asked.template.path
+        some = asked.values()[:FIRST_WINDOW]
+
+        def count() -> list[int]:
+            counts = [0] * len(surveys)
+            if path is None:
+                ids = [int(value) for value in some]
+                return [len(self.reader.catalog.find_alerts(it, ids)) for it in surveys]
+            for index in self.reader.indexes_at(path):
+                if isinstance(index, FileUnreadable):
+                    continue
+                for number, survey in enumerate(surveys):
+                    found = index.find_many(survey, asked.key_of(survey), some)
+                    counts[number] += sum(1 for _ in found)
+                if any(counts):
+                    break
+            return counts
+
+        counts = self.reader.run(lambda: self.reader.twice(path or "", count), PATIENCE)
+        best = surveys[counts.index(max(counts))]
+        return asked if best is asked.template.survey else asked.of(best)
+
     def open(self, asked: BatchRequest) -> Batch:
         """Return a batch with its first window read; it is to be closed. Raises a CutoutError."""
         batch = Batch(self, asked)

@@ -27,6 +27,7 @@ from .request import (
     PARAMETERS,
     CutoutRequest,
     Parameter,
+    as_of,
     choice_parameter,
     number_between,
     parse_flag,
@@ -34,11 +35,8 @@ from .request import (
     parse_value,
     parse_values,
 )
-from .surveys import SURVEYS, Key, KeyValue, Survey
+from .surveys import KEYS, SURVEYS, Key, KeyValue, Survey, list_titles
 
-KEYS: Mapping[str, tuple[Survey, Key]] = {
-    key.name: (survey, key) for survey in SURVEYS for key in survey.keys
-}
 FILE_PART = "file"
 """Of a multipart form, where the ids are."""
 LONGEST_ROW = 65_536
@@ -72,7 +70,18 @@ class BatchRequest:
         """Return the request for one of the ids. Raises InvalidParameter for what is none."""
         template, name = self.template, self.key.name
         value = parse_value(PARAMETERS[name], self.ids[number])
+        if not self.key.takes(value):
+            title = template.survey.title
+            raise InvalidParameter(name, f"{name} {value} is not of {title}, as others here are")
         return replace(template, keys={name: value}, given={**template.given, name: value})
+
+    def key_of(self, survey: Survey) -> Key:
+        """Return a survey's key of the same name."""
+        return next(key for key in survey.keys if key.name == self.key.name)
+
+    def of(self, survey: Survey) -> BatchRequest:
+        """Return the same as a request for alerts of another survey. Raises a BadRequest."""
+        return replace(self, template=as_of(self.template, survey), key=self.key_of(survey))
 
     def values(self) -> list[KeyValue]:
         """Return the ids that are well-formed, each once."""
@@ -103,15 +112,15 @@ def parse_side(value: Any) -> int:
     return int(number)
 
 
-def _ids_parameter(survey: Survey, key: Key) -> Parameter:
-    one = PARAMETERS[key.name].json_schema()
+def _ids_parameter(name: str, surveys: Sequence[Survey]) -> Parameter:
+    one = PARAMETERS[name]
     return Parameter(
-        key.name,
-        f"{survey.name.upper()}: a list of ids, answered in this order. As PARAMETER of a query "
-        "or a form with commas between them.".replace("PARAMETER", "an argument"),
+        name,
+        f"{list_titles(surveys, 'or')}: a list of ids, answered in this order. As an argument of "
+        "a query or a form with commas between them.",
         parse_id_list,
-        example=[key.example],
-        schema={"type": "array", "items": one, "minItems": 1},
+        example=[one.example],
+        schema={"type": "array", "items": one.json_schema(), "minItems": 1},
         longest=None,
     )
 
@@ -128,7 +137,7 @@ _OWN = (
         "ids",
         tuple(KEYS),
         "What the ids of a file are, if its first line does not say so.",
-        example="candid",
+        example=SURVEYS[0].alert_key.name,
     ),
     Parameter(
         "side",
@@ -162,7 +171,7 @@ def _parameters() -> dict[str, Parameter]:
         for name, parameter in PARAMETERS.items()
         if name not in KEYS and name not in _NOT_FOR_BATCHES
     )
-    ids = (_ids_parameter(survey, key) for survey, key in KEYS.values())
+    ids = (_ids_parameter(name, [survey for survey, _ in meant]) for name, meant in KEYS.items())
     return {parameter.name: parameter for parameter in (*ids, *options, *_OWN)}
 
 
@@ -233,7 +242,18 @@ def _parse_ids(
     given = values[named[0]]
     # One more than there may be, and the rest in one piece.
     ids = given.replace(",", " ").split(None, most + 1) if isinstance(given, str) else given
-    return KEYS[named[0]][1], ids
+    return _key_of(named[0], ids), ids
+
+
+def _key_of(name: str, ids: Sequence[object]) -> Key:
+    """Return the key of this name that takes the first id that any takes, or the first."""
+    keys = [key for _, key in KEYS[name]]
+    if len(keys) > 1:
+        for given in ids:
+            for key in keys:
+                if key.takes(given):
+                    return key
+    return keys[0]
 
 
 def _parse_file(content: bytes, named: str | None, most: int) -> tuple[Key, list[object]]:
@@ -255,7 +275,7 @@ def _parse_file(content: bytes, named: str | None, most: int) -> tuple[Key, list
         if len(ids) == most:
             raise too_many_ids(most)
         ids.append(row[column].strip() if column < len(row) else "")
-    return KEYS[found[0] if found else str(named)][1], ids
+    return _key_of(found[0] if found else str(named), ids), ids
 
 
 def _read_rows(content: bytes, most: int) -> Iterator[list[str]]:

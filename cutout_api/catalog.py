@@ -33,7 +33,7 @@ from .errors import CatalogUnavailable
 from .settings import Address
 from .settings import Catalog as CatalogSettings
 from .storage import FileId
-from .surveys import SURVEYS, KeyValue, Survey
+from .surveys import SURVEYS, KeyValue, Survey, fingerprint, rivals
 
 log = logging.getLogger("cutout_api")
 T = TypeVar("T")
@@ -92,6 +92,15 @@ FILES = sa.Table(
 )
 
 
+RECOGNISED = sa.Table(
+    "file_recognised",
+    METADATA,
+    sa.Column("number", _INT64, primary_key=True, autoincrement=False),
+    sa.Column("made_for", sa.Text, nullable=False),
+)
+"""Fingerprint of the surveys that each file was compared with. Only writers look at it."""
+
+
 def _alert_table(survey: Survey) -> sa.Table:
     name = f"alert_{survey.name}"
     return sa.Table(
@@ -112,6 +121,17 @@ def _alert_table(survey: Survey) -> sa.Table:
 
 
 ALERTS: Mapping[str, sa.Table] = {survey.name: _alert_table(survey) for survey in SURVEYS}
+
+
+_MADE_FOR = {survey.name: fingerprint(rivals(survey)) for survey in SURVEYS}
+_LONE = {survey.name for survey in SURVEYS if len(rivals(survey)) == 1}
+"""Surveys whose files no other could be taken for."""
+
+
+def _made_for(survey: str) -> str:
+    """Return the fingerprint of the surveys whose alerts a file of ``survey`` could hold: of all
+    where the file is of none that is known."""
+    return _MADE_FOR.get(survey) or fingerprint()
 
 
 def _create_everything(connection: Connection) -> None:
@@ -175,7 +195,7 @@ class Catalog:
 
     def copies(self, survey: Survey, alert_id: int) -> list[Entry]:
         """Return every place of an alert, that of the file written last first."""
-        return _entries(survey, self._rows(("alert", survey.name), alert_id))
+        return _entries(survey, self._rows(survey, "alert", alert_id))
 
     def find_alerts(self, survey: Survey, alert_ids: Sequence[int]) -> dict[int, Entry]:
         """Return those of the alerts that are known; hundreds are looked up at a time."""
@@ -196,7 +216,7 @@ class Catalog:
 
     def _of_objects(self, survey: Survey, packed: Sequence[int]) -> list[Entry]:
         if len(packed) == 1:
-            entries = _entries(survey, self._rows(("object", survey.name), packed[0]))
+            entries = _entries(survey, self._rows(survey, "object", packed[0]))
         else:
             entries = self._listed(survey, "object_id", packed)
         kept = drop_repeats(entries)
@@ -232,7 +252,7 @@ class Catalog:
             return [survey.object_key.unpack(number) for number in connection.scalars(counted)]
 
         nothing: list[KeyValue] = []
-        return self._read(read, nothing)
+        return self._read_alerts(survey, read, nothing)
 
     def freshness(self) -> datetime | None:
         """Return when the archive was last looked through or a file taken in; None: never."""
@@ -294,6 +314,26 @@ class Catalog:
         empty: list[FileRecord] = []
         return self._read(lambda it: [_record(row) for row in it.execute(query)], empty)
 
+    def outdated(self) -> set[str]:
+        """Return the files that were cataloged before the surveys were what they are now.
+
+        They may hold alerts of a survey that was not known then, whatever they were taken for.
+        """
+        query = (
+            sa.select(FILES.c.path, FILES.c.survey, RECOGNISED.c.made_for)
+            .select_from(FILES.outerjoin(RECOGNISED, FILES.c.number == RECOGNISED.c.number))
+            .where(FILES.c.archive == self._archive, FILES.c.state != GONE)
+        )
+
+        def read(connection: Connection) -> set[str]:
+            return {
+                path
+                for path, survey, made_for in connection.execute(query)
+                if made_for != _made_for(survey) and not (made_for is None and survey in _LONE)
+            }
+
+        return self._write(read)
+
     def latest_file(self, survey: Survey) -> FileId | None:
         """Return the file written last that holds alerts of a survey, None where there is none."""
         query = self._newest_files(survey, 1)
@@ -335,12 +375,14 @@ class Catalog:
         state: str = OK,
         message: str = "",
         check: Callable[[FileId], None] | None = None,
+        again: bool = False,
     ) -> bool:
         """Replace what is known of a file by this version of it, its alerts included.
 
         Before another version is replaced, ``check`` is asked, and whatever it raises raised: that
         may be a newer one, which another process wrote while this one was read.
-        Returns False where this version is there already: another process was faster.
+        Returns False where this version is there already, unless it is to be written ``again``:
+        another process was faster.
         """
         if any(len(alerts) > MOST_ROWS for alerts in columns):
             raise ValueError(f"more than {MOST_ROWS} rows in one file")
@@ -348,7 +390,7 @@ class Catalog:
         def write(connection: Connection) -> bool:
             old = connection.execute(_file_of(self._archive, file_id.path)).first()
             if old is not None:
-                if _record(old).id == file_id and old.state == state:
+                if _record(old).id == file_id and old.state == state and not again:
                     return False
                 if check is not None and old.state != GONE:
                     check(file_id)
@@ -358,6 +400,9 @@ class Catalog:
                 .values(self._describe(file_id, columns, state, message))
                 .returning(FILES.c.number)
             ).scalar_one()
+            of_file = columns[0].survey.name if columns else ""
+            made_for = {"number": number, "made_for": _made_for(of_file)}
+            connection.execute(sa.insert(RECOGNISED).values(made_for))
             for alerts in columns:
                 _insert_alerts(connection, number, alerts)
             return True
@@ -427,16 +472,16 @@ class Catalog:
 
     # --- connections
 
-    def _rows(self, statement: tuple[str, str], value: int) -> Sequence[Any]:
+    def _rows(self, survey: Survey, column: str, value: int) -> Sequence[Any]:
         """Run one of the two look-ups that requests wait for, past what Core adds to each."""
 
         def read(connection: Connection) -> Sequence[Any]:
-            sql, names = self._connections().statement(statement)
+            sql, names = self._connections().statement((column, survey.name))
             values = {"value": value, "archive": self._archive}
             given: Any = tuple(values[name] for name in names) if names else values
             return connection.exec_driver_sql(sql, given).fetchall()
 
-        return self._read(read, ())
+        return self._read_alerts(survey, read, ())
 
     def _listed(self, survey: Survey, column: str, values: Sequence[int]) -> list[Entry]:
         query = _lookup(survey, self._archive)
@@ -451,7 +496,15 @@ class Catalog:
             return [row for part in parts for row in connection.execute(listed, {"v": part})]
 
         nothing: list[Any] = []
-        return _entries(survey, self._read(read, nothing))
+        return _entries(survey, self._read_alerts(survey, read, nothing))
+
+    def _read_alerts(self, survey: Survey, work: Callable[[Connection], T], nothing: T) -> T:
+        """Run ``work``; return ``nothing`` of a survey that the catalog has not heard of yet."""
+
+        def read(connection: Connection) -> T:
+            return work(connection) if self._connections().knows(survey) else nothing
+
+        return self._read(read, nothing)
 
     def _connections(self) -> _Connections:
         """Return this process's connections; those of a parent do not survive a fork."""
@@ -582,6 +635,7 @@ def _remove(connection: Connection, number: int) -> None:
     for table in ALERTS.values():
         inside = (table.c.place >= first, table.c.place < first + MOST_ROWS)
         connection.execute(sa.delete(table).where(*inside))
+    connection.execute(sa.delete(RECOGNISED).where(RECOGNISED.c.number == number))
     connection.execute(sa.delete(FILES).where(FILES.c.number == number))
 
 
@@ -667,8 +721,16 @@ class _Connections:
                 "the catalog was made by an older version of this service; "
                 "`cutout_api index` brings it up to date"
             )
-        self._local.found = (connection, identity)
+        self._local.found, self._local.tables = (connection, identity), set()
         return connection
+
+    def knows(self, survey: Survey) -> bool:
+        """Whether the catalog has a table of a survey; the next who writes makes it."""
+        connection, tables = self._local.found[0], self._local.tables
+        name = ALERTS[survey.name].name
+        if name not in tables:
+            tables.update(sa.inspect(connection).get_table_names())
+        return name in tables
 
     def drop(self) -> None:
         """Close this thread's connection, which may be broken."""
@@ -772,6 +834,7 @@ def _migrate(connection: Connection) -> None:
     if version > len(MIGRATIONS):
         raise _too_new(version)
     if version == len(MIGRATIONS):
+        METADATA.create_all(connection)  # the tables of surveys that were not known yet
         return
     for migrate in MIGRATIONS[version:]:
         migrate(connection)

@@ -43,7 +43,7 @@ from .fetch import (
     service_error,
 )
 from .planes import Role, find_role
-from .surveys import KINDS, SURVEYS, Key, Survey
+from .surveys import CURVES, KEYS, KINDS, SURVEYS, Survey
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -62,10 +62,7 @@ OF_PIXELS = ("hdfsPath", "plane", "diffsign")
 """Options that hold for the pixels; all others are of pictures."""
 OWN = ("kind", "epochs", "wcs", "explain", "return_type", "output-format", "output_format")
 """What the methods themselves say."""
-_KEYS: Mapping[str, tuple[Survey, Key]] = {
-    key.name: (survey, key) for survey in SURVEYS for key in survey.keys
-}
-_ROUTES_OF_ALERTS = {"ztf": "objects", "lsst": "sources"}
+_SURVEYS: Mapping[str, Survey] = {survey.name: survey for survey in SURVEYS}
 _SHOWN_PIXELS = 252
 _PRESENT = ("stamp_missing", "stamp_unreadable", "stamp_too_large")
 """Errors that say that the alert is there."""
@@ -127,8 +124,8 @@ class Client:
     def cutout(self, id: Id | None = None, kind: str = DEFAULT_KIND, **options: Any) -> Cutout:
         """Return one stamp of one alert.
 
-        ``id`` is a ZTF object's name, whose latest alert is meant, or an alert's number; a
-        number is looked for in both surveys, which ``candid=`` and ``diaSourceId=`` spare.
+        ``id`` is an object's name, whose latest alert is meant, or an alert's number; a number
+        is looked for in all surveys, which ``candid=`` and ``diaSourceId=`` spare.
         ``diaObjectId=`` is the latest alert of an LSST object. The options are the parameters of
         ``/api/v1/cutouts``; those of pictures hold for ``.png`` and for what a notebook shows.
 
@@ -195,11 +192,11 @@ class Client:
         if key is None:
             _, keys = self._alert(texts[0], {}, kind, params.get("hdfsPath"))
             key = next(iter(keys))
-        survey = _KEYS[key][0]
+        surveys = [survey for survey, _ in KEYS[key]]
         asked = {**params, key: texts, "kind": kind, "output-format": "array", "package": "ndjson"}
         count = 0
         for line in self._session.stream(f"{CUTOUTS}/batch", asked):
-            yield _batch_item(survey, json.loads(line))
+            yield _batch_item(surveys, json.loads(line))
             count += 1
         if count < len(texts):
             detail = f"the answer broke off after {count} of {len(texts)} ids"
@@ -228,7 +225,8 @@ class Client:
     ) -> Table:
         """Return a row for each alert of an object, newest first, as an astropy Table."""
         survey, _ = self._object(id, dict(options))
-        return self._table(_ROUTES_OF_ALERTS[survey.name], id, columns, options)
+        route = CURVES[survey.name].table.rpartition("/")[2]
+        return self._table(route, id, columns, options)
 
     def _table(
         self, route: str, id: Any, columns: str | Iterable[str] | None, options: dict[str, Any]
@@ -269,7 +267,7 @@ class Client:
         for name, value in options.items():
             if name in OWN:
                 raise ValueError(f"{name} is not an option here; see docs/client.md")
-            if name in _KEYS or value is None:
+            if name in KEYS or value is None:
                 continue
             kept = params if name in CHOICES + OF_PIXELS else drawing
             kept[name] = _spell(name, value)
@@ -281,15 +279,14 @@ class Client:
         if id is not None:
             many = [id] if isinstance(id, str | SupportsIndex) else list(id)
             texts = [_id_text(one) for one in many]
-            for key in (survey.object_key for survey in SURVEYS):
+            for survey in SURVEYS:
+                key = survey.object_key
                 if texts and all(key.takes(text) for text in texts):
-                    given[key.name] = ",".join(texts)
-                    break
-            else:
-                raise ValueError(f"not the ids of objects of one survey: {many!r}")
+                    return survey, given | {key.name: ",".join(texts)}
+            raise ValueError(f"not the ids of objects of one survey: {many!r}")
         if not given:
             raise ValueError("which object? Give its id")
-        return _KEYS[next(iter(given))][0], given
+        return _find_survey(given), given
 
     def _alert(
         self, id: Id | None, options: dict[str, Any], kind: str, path: str | None
@@ -297,9 +294,10 @@ class Client:
         given = _take_keys(options)
         if id is not None:
             text = _id_text(id)
-            named = next((name for name, (_, key) in _KEYS.items() if key.takes(text)), None)
+            keys = (key for meant in KEYS.values() for _, key in meant)
+            named = next((key.name for key in keys if key.takes(text)), None)
             if named is None:
-                raise ValueError(f"{id!r} is neither a ZTF name nor the number of an alert")
+                raise ValueError(f"{id!r} is neither an object's name nor an alert's number")
             if not _is_number(text):
                 given[named] = text
             elif not given:
@@ -308,27 +306,23 @@ class Client:
                 raise ValueError(f"{id} and {next(iter(given))}: give one of them")
         if not given:
             raise ValueError("which alert? Give its id, or the name of its object")
-        return _KEYS[next(iter(given))][0], given
+        return _find_survey(given), given
 
     def _recognise(self, number: str, kind: str, path: str | None) -> str:
-        """Return the name of the key that a bare number is: of one survey's alert, or the other's.
+        """Return the name of the key that a bare number is: of one survey's alert, or another's.
 
-        Both have up to 19 digits, so only the service can tell. What it answers for the right one
+        All have up to 19 digits, so only the service can tell. What it answers for the right one
         is kept on disk, and not asked again.
         """
-        found = [
-            survey.alert_key.name
-            for survey in SURVEYS
-            if self._is_alert(survey.alert_key.name, number, kind, path)
-        ]
-        names = [survey.alert_key.name for survey in SURVEYS]
+        names = list(dict.fromkeys(survey.alert_key.name for survey in SURVEYS))
+        found = [name for name in names if self._is_alert(name, number, kind, path)]
         if not found:
             detail = f"no alert {number}, neither as {' nor as '.join(names)}"
             if not path:
                 detail += "; an LSST object is named by diaObjectId="
             raise NotFound(404, {"code": "alert_not_found", "detail": detail})
         if len(found) > 1:
-            detail = f"{number} is both {' and '.join(names)}: say which, as {found[0]}={number}"
+            detail = f"{number} is both {' and '.join(found)}: say which, as {found[0]}={number}"
             raise AmbiguousId(400, {"code": "ambiguous_id", "detail": detail})
         return found[0]
 
@@ -364,16 +358,18 @@ class BatchItem:
         return array
 
 
-def _batch_item(survey: Survey, line: Mapping[str, Any]) -> BatchItem:
+def _batch_item(surveys: Sequence[Survey], line: Mapping[str, Any]) -> BatchItem:
+    """Return an item of alerts of one of some surveys, whose keys have the same name."""
     if "error" in line:
         members = line["error"]
         return BatchItem(line["id"], None, {}, service_error(line["status"], members))
-    kinds = {survey.response_key.format(kind=kind): kind for kind in KINDS}
+    kinds = {survey.response_name(kind): kind for survey in surveys for kind in KINDS}
     arrays = {
         kinds[name]: np.array(rows, np.float32)  # None, a masked pixel, becomes NaN
         for name, rows in line["cutouts"].items()
     }
-    alert_id = line.get(survey.alert_key.name)
+    ids = (line.get(survey.alert_key.name) for survey in surveys)
+    alert_id = next((number for number in ids if number is not None), None)
     return BatchItem(line["id"], None if alert_id is None else int(alert_id), arrays, None)
 
 
@@ -400,13 +396,24 @@ def _id_text(id: Id) -> str:
         ) from None
 
 
+def _find_survey(given: Mapping[str, str]) -> Survey:
+    """Return the first survey whose keys take what is given, else the first that has one."""
+    for survey in SURVEYS:
+        keys = {key.name: key for key in survey.keys}
+        if all(
+            name in keys and keys[name].takes(it.partition(",")[0]) for name, it in given.items()
+        ):
+            return survey
+    return KEYS[next(iter(given))][0][0]
+
+
 def _is_number(text: str) -> bool:
     return text.lstrip("-").isdigit()
 
 
 def _take_keys(options: dict[str, Any]) -> dict[str, str]:
     """Take the ids that were given by name out of ``options``."""
-    names = [name for name in _KEYS if name in options]
+    names = [name for name in KEYS if name in options]
     return {name: _id_text(value) for name in names if (value := options.pop(name)) is not None}
 
 
@@ -434,8 +441,9 @@ class _Found:
     def __init__(
         self, client: Client, survey: Survey, params: Params, drawing: Params, answer: Answer | None
     ) -> None:
-        self.client, self.survey, self.drawing = client, survey, drawing
         headers: Mapping[str, str] = {} if answer is None else answer.headers
+        self.client, self.drawing = client, drawing
+        self.survey = _SURVEYS.get(headers.get("X-Cutout-Survey", ""), survey)
         self.id = int(headers["X-Cutout-Id"]) if "X-Cutout-Id" in headers else None
         self.time = float(headers["X-Cutout-Time"]) if "X-Cutout-Time" in headers else None
         self.params = dict(params)
@@ -472,7 +480,7 @@ class _Shown:
 
     @property
     def survey(self) -> str:
-        """``ztf`` or ``lsst``."""
+        """Its name in lower case: ``ztf``, ``lsst``."""
         return self._found.survey.name
 
     @property

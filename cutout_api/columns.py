@@ -8,6 +8,7 @@ public API of the Fink broker.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -255,7 +256,7 @@ def _descriptions() -> dict[str, dict[str, list[str]]]:
     content: dict[str, dict[str, list[str]]] = {}
     for text in read_descriptions():
         content |= orjson.loads(text)
-    return content
+    return defaultdict(dict, content)  # a survey need not describe its columns
 
 
 def describe(view: View, name: str) -> Description:

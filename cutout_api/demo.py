@@ -52,7 +52,7 @@ from .sky import (
     load_json,
     observe,
 )
-from .surveys import KINDS
+from .surveys import KINDS, SURVEYS
 
 START = date(2026, 9, 11)
 JD_OF_MJD_ZERO = 2400000.5
@@ -718,7 +718,7 @@ def make_archive(
     objects: int = 80,
     seed: int = 1,
     start: date = START,
-    surveys: Iterable[str] = ("ztf", "lsst"),
+    surveys: Iterable[str] = tuple(SIMULATE),
     overwrite: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Summary:
@@ -754,17 +754,28 @@ def make_archive(
 
 
 Plan = dict[str, tuple[pa.Table, str]]
+BY_NAME = {survey.name: survey for survey in SURVEYS}
+
+
+def find_column(table: pa.Table, names: Iterable[str]) -> pa.ChunkedArray:
+    """Return the first of some columns, or fields of structs, that a table has."""
+    for name in names:
+        column, _, member = name.partition(".")
+        if column not in table.column_names:
+            continue
+        if not member:
+            return table[column]
+        if table.schema.field(column).type.get_field_index(member) >= 0:
+            return pc.struct_field(table[column], member)
+    raise KeyError(f"none of {', '.join(names)}")
 
 
 def plan_files(survey: str, table: pa.Table, seed: int) -> Plan:
     """Return which rows go to which file of the archive, and who seems to write it."""
-    if survey == "ztf":
-        times = pc.subtract(pc.struct_field(table["candidate"], "jd"), JD_OF_MJD_ZERO)
-    else:
-        times = pc.subtract(
-            pc.struct_field(table["diaSource"], "midpointMjdTai"), TAI_MINUS_UTC_DAYS
-        )
-    days = [day_of(mjd) for mjd in times.to_pylist()]
+    known = BY_NAME[survey]
+    later = TAI_MINUS_UTC_DAYS if known.time_scale == "tai" else 0.0
+    times = find_column(table, known.time_columns).to_pylist()
+    days = [day_of(time - known.mjd_offset - later) for time in times]
     plan: Plan = {}
     for night, day in enumerate(dict.fromkeys(days)):
         rows = table.slice(days.index(day), days.count(day))
@@ -829,26 +840,24 @@ def find_archive(folder: Path, survey: str) -> Archive | None:
     return archive if all((folder / name).is_file() for name in archive.files) else None
 
 
-# Columns of flux or magnitude, sign, object and alert.
-EXAMPLE_COLUMNS = {
-    "ztf": ("candidate.magpsf", "candidate.isdiffpos", "objectId", "candid"),
-    "lsst": ("diaSource.psfFlux", "diaSource.isNegative", "diaSource.diaObjectId", "diaSourceId"),
-}
-
-
 def choose_example(survey: str, plan: Plan) -> tuple[str, str, str]:
     """Return path, object and alert of the last of the object that changed most while it shone."""
+    known = BY_NAME[survey]
     seen: dict[str, list[tuple[float, str, str]]] = defaultdict(list)
     for path, (rows, _) in plan.items():
-        columns = []
-        for name in EXAMPLE_COLUMNS[survey]:
-            column, _, member = name.partition(".")
-            values = pc.struct_field(rows[column], member) if member else rows[column]
-            columns.append(values.to_pylist())
+        columns = [
+            find_column(rows, names).to_pylist()
+            for names in (
+                known.brightness_columns,
+                known.sign_columns,
+                known.object_key.columns,
+                known.alert_key.columns,
+            )
+        ]
         for bright, sign, name, number in zip(*columns, strict=True):
             if name is not None:  # null: what moves
-                size = flux_of(bright) if survey == "ztf" else abs(bright)
-                lost = sign in ("f", True)
+                size = flux_of(bright) if known.brightness_unit == "mag" else abs(bright)
+                lost = known.signs.get(sign) is False
                 seen[str(name)].append((-size if lost else size, path, str(number)))
 
     def change(name: str) -> tuple[bool, float]:

@@ -9,6 +9,7 @@ where, and the remedy.
         UnknownParameter          unknown_parameter
         InvalidParameter          invalid_parameter
         ConflictingParameters     conflicting_parameters
+        AmbiguousId               ambiguous_id
         MalformedBody             malformed_body
         MalformedHttp             malformed_http
         NotParquet                not_parquet
@@ -142,6 +143,15 @@ class ConflictingParameters(BadRequest):
     """Parameters that exclude each other, or one parameter sent with two values."""
 
     code, title = "conflicting_parameters", "Parameters contradict each other"
+
+    def __init__(self, parameter: str, detail: str) -> None:
+        super().__init__(detail, parameter=parameter)
+
+
+class AmbiguousId(BadRequest):
+    """An id that names alerts of several surveys, whose keys have the same name."""
+
+    code, title = "ambiguous_id", "The id names alerts of several surveys"
 
     def __init__(self, parameter: str, detail: str) -> None:
         super().__init__(detail, parameter=parameter)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
@@ -17,7 +17,7 @@ from .presets import PRESETS
 from .quantities import ZERO_POINTS, leap_seconds
 from .recipe import describe_entry
 from .request import IdentifyRequest, Meaning
-from .surveys import CURVES, LSST, SURVEYS, ZTF, Survey
+from .surveys import CURVES, KEYS, SURVEYS, TABLES, Survey, list_titles
 
 INFO, IDENTIFY = f"{CUTOUTS}/info", "/api/v1/identify"
 EXAMPLES_SECONDS = 60.0
@@ -28,7 +28,7 @@ def describe_surveys() -> dict[str, Any]:
     """Return the surveys by name, as the page's scripts need them."""
     return {
         survey.name: {
-            "title": survey.name.upper(),
+            "title": survey.title,
             "alertKey": survey.alert_key.name,
             "objectKey": survey.object_key.name,
             "movingKey": survey.moving_key and survey.moving_key.name,
@@ -44,6 +44,15 @@ def describe_surveys() -> dict[str, Any]:
         }
         for survey in SURVEYS
     }
+
+
+def group_keys() -> list[tuple[str, list[str]]]:
+    """Return the names of keys, those of the same surveys together, with the surveys' titles."""
+    groups: dict[str, list[str]] = {}
+    for name, meant in KEYS.items():
+        title = list_titles([survey for survey, _ in meant], "or")
+        groups.setdefault(title, []).append(name)
+    return list(groups.items())
 
 
 def describe_identities(
@@ -112,83 +121,128 @@ class Examples:
 
 
 @dataclass(frozen=True)
+class Link:
+    """A request that shows something; the id of an example is added."""
+
+    label: str
+    path: str = CUTOUTS
+    """Of the service; empty: the table of the survey's alerts."""
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    survey: Survey | None = None
+    """Of which an example is to be; None: of any."""
+    id_name: str | None = None
+    """The argument that takes the id, where that is not the key of the survey's objects."""
+
+
+@dataclass(frozen=True)
 class Ability:
     """Something the service does, and where that can be seen."""
 
     name: str
-    links: Sequence[tuple[str, str, Mapping[str, str]]]
-    """Label, path, arguments; an argument ``{survey}`` stands for an example's id."""
+    links: Sequence[Link]
 
 
-def _cutouts(label: str, survey: Survey, **arguments: str) -> tuple[str, str, dict[str, str]]:
+ANYTHING = "anything"
+"""Stands for no id at all."""
+
+
+def _cutouts(label: str, survey: Survey | None = None, **arguments: str) -> Link:
     """Return a link to a stamp; ``output_format`` stands for the name on the wire."""
     named = {name.replace("_format", "-format"): value for name, value in arguments.items()}
-    return label, CUTOUTS, {survey.object_key.name: f"{{{survey.name}}}", "kind": "Science"} | named
+    return Link(label, CUTOUTS, {"kind": "Science"} | named, survey)
 
 
-def _formats(**arguments: str) -> list[tuple[str, str, dict[str, str]]]:
-    names = ("PNG", "JPEG", "WebP", "GIF", "FITS", "array", "NPY", "NPZ")
-    return [_cutouts(name, ZTF, output_format=name, **arguments) for name in names]
+def _formats(*names: str, kind: str = "Science") -> list[Link]:
+    return [_cutouts(name, kind=kind, output_format=name) for name in names]
 
+
+def _planes() -> Ability:
+    """Return what stamps of some surveys hold besides the image, or with another sign."""
+    with_planes = [survey for survey in SURVEYS if survey.planes]
+    with_signs = [survey for survey in SURVEYS if survey.difference_follows_sign]
+    links = [
+        *(_cutouts(name, it, plane=name) for it in with_planes for name in (*it.planes, "snr")),
+        _cutouts("science - template", with_signs[0], kind="Difference", diffsign="sci-ref"),
+    ]
+    return Ability(
+        f"Planes of {list_titles(with_planes)} stamps, "
+        f"the sign of {list_titles(with_signs)} differences",
+        links,
+    )
+
+
+def _tables() -> Ability:
+    links = [
+        Link(name, "", {"output-format": name}) for name in ("json", "csv", "parquet", "votable")
+    ]
+    with_history = next((view for view in TABLES["objects"] if view.history), None)
+    if with_history:
+        arguments = {"withupperlim": "True"}
+        links.append(Link("with upper limits", "/api/v1/objects", arguments, with_history.survey))
+    links.append(Link("with stamps", "", {"withcutouts": "True"}))
+    links += [
+        Link(view.title.removeprefix("the "), f"/api/v1/{route}", {}, view.survey)
+        for route, views in TABLES.items()
+        for view in views
+    ]
+    return Ability("All alerts of an object", links)
+
+
+# Those that are turned as they were observed show most of it.
+_TURNED = next((survey for survey in SURVEYS if survey.sky_matrix is None), None)
 
 ABILITIES: Mapping[str, Sequence[Ability]] = {
     "Stamps": (
-        Ability("One stamp, in each format", _formats()),
+        Ability(
+            "One stamp, in each format",
+            _formats("PNG", "JPEG", "WebP", "GIF", "FITS", "array", "NPY", "NPZ"),
+        ),
         Ability(
             "Science, Template and Difference in one answer",
-            [
-                _cutouts(name, ZTF, kind="All", output_format=name)
-                for name in ("PNG", "FITS", "array", "NPY", "NPZ")
-            ],
+            _formats("PNG", "FITS", "array", "NPY", "NPZ", kind="All"),
         ),
         Ability(
             "Which alert of an object",
             [
-                *(_cutouts(which, ZTF, which=which) for which in ("latest", "first")),
-                _cutouts("nearest to a date", ZTF, date="2024-11-14T05:30:00"),
+                *(_cutouts(which, which=which) for which in ("latest", "first")),
+                _cutouts("nearest to a date", date="2024-11-14T05:30:00"),
             ],
         ),
         Ability(
             "A WCS in the FITS file",
-            [_cutouts(s.name.upper(), s, output_format="FITS", wcs="fix") for s in SURVEYS],
+            [_cutouts(s.title, s, output_format="FITS", wcs="fix") for s in SURVEYS],
         ),
-        Ability(
-            "Planes of LSST stamps, the sign of ZTF differences",
-            [
-                *(_cutouts(name, LSST, plane=name) for name in ("variance", "psf", "snr")),
-                _cutouts("science - template", ZTF, kind="Difference", diffsign="sci-ref"),
-            ],
-        ),
+        _planes(),
     ),
     "Pictures": (
-        Ability("Looks people know", [_cutouts(name, ZTF, preset=name) for name in PRESETS]),
+        Ability("Looks people know", [_cutouts(name, preset=name) for name in PRESETS]),
         Ability(
             "Limits, stretch and colormap",
             [
-                _cutouts("zscale", ZTF, interval="zscale"),
-                _cutouts("percentiles", ZTF, interval="percentile", pmin="1", pmax="99.5"),
-                _cutouts("asinh", ZTF, interval="minmax", a="0.05"),
-                _cutouts("viridis", ZTF, colormap="viridis"),
-                _cutouts("smoothed", ZTF, convolution_kernel="gauss"),
+                _cutouts("zscale", interval="zscale"),
+                _cutouts("percentiles", interval="percentile", pmin="1", pmax="99.5"),
+                _cutouts("asinh", interval="minmax", a="0.05"),
+                _cutouts("viridis", colormap="viridis"),
+                _cutouts("smoothed", convolution_kernel="gauss"),
             ],
         ),
         Ability(
             "Larger, inverted, north up",
             [
-                _cutouts("enlarged", ZTF, size="504"),
-                _cutouts("lanczos", ZTF, size="504", resample="lanczos"),
-                _cutouts("inverted", ZTF, interval="zscale", invert="1"),
-                _cutouts("north up", LSST, orient="north", size="504"),
+                _cutouts("enlarged", size="504"),
+                _cutouts("lanczos", size="504", resample="lanczos"),
+                _cutouts("inverted", interval="zscale", invert="1"),
+                _cutouts("north up", _TURNED, orient="north", size="504"),
             ],
         ),
         Ability(
             "Titles, crosshair, scale bar, compass, date, magnitude",
-            [_cutouts(s.name.upper(), s, kind="All", labels="all") for s in SURVEYS],
+            [_cutouts(s.title, s, kind="All", labels="all") for s in SURVEYS],
         ),
         Ability(
             "All epochs: contact sheet and animations",
             [
-                _cutouts(label, ZTF, epochs="all", output_format=name)
+                _cutouts(label, epochs="all", output_format=name)
                 for label, name in (
                     ("sheet", "PNG"),
                     ("GIF", "GIF"),
@@ -198,35 +252,22 @@ ABILITIES: Mapping[str, Sequence[Ability]] = {
                 )
             ],
         ),
-        Ability("How a picture was drawn", [_cutouts("explain", ZTF, kind="All", explain="1")]),
+        Ability("How a picture was drawn", [_cutouts("explain", kind="All", explain="1")]),
     ),
     "Facts and tables": (
         Ability(
             "Header, WCS, noise and flags of the stamps",
-            [(s.name.upper(), INFO, {s.object_key.name: f"{{{s.name}}}"}) for s in SURVEYS],
+            [Link(s.title, INFO, {}, s) for s in SURVEYS],
         ),
-        Ability(
-            "All alerts of an object",
-            [
-                *(
-                    (name, "/api/v1/objects", {"objectId": "{ztf}", "output-format": name})
-                    for name in ("json", "csv", "parquet", "votable")
-                ),
-                (
-                    "with upper limits",
-                    "/api/v1/objects",
-                    {"objectId": "{ztf}", "withupperlim": "True"},
-                ),
-                ("with stamps", "/api/v1/objects", {"objectId": "{ztf}", "withcutouts": "True"}),
-                ("LSST sources", "/api/v1/sources", {"diaObjectId": "{lsst}"}),
-                ("LSST object", "/api/v1/objects", {"diaObjectId": "{lsst}"}),
-            ],
-        ),
+        _tables(),
         Ability(
             "Every column: type, unit, meaning",
-            [("schema", "/api/v1/schema", {}), ("columns", "/api/v1/columns", {})],
+            [
+                Link("schema", "/api/v1/schema", id_name=ANYTHING),
+                Link("columns", "/api/v1/columns", id_name=ANYTHING),
+            ],
         ),
-        Ability("What an id names", [("identify", IDENTIFY, {"id": "{ztf}"})]),
+        Ability("What an id names", [Link("identify", IDENTIFY, id_name="id")]),
     ),
 }
 
@@ -237,22 +278,24 @@ def list_abilities(examples: Sequence[Example]) -> dict[str, list[dict[str, Any]
     Without an example of the survey, an address is that of the documentation.
     """
     ids = {example.survey: example.id for example in reversed(examples)}
+    shown = next((survey for survey in SURVEYS if survey.name in ids), None)
 
-    def address(path: str, arguments: Mapping[str, str]) -> str:
-        wanted = [survey.name for survey in SURVEYS if f"{{{survey.name}}}" in arguments.values()]
-        if any(name not in ids for name in wanted):
+    def address(link: Link) -> str:
+        if link.id_name == ANYTHING:
+            return link.path
+        survey = link.survey or shown
+        if survey is None or survey.name not in ids:
             return "/docs"
-        filled = {
-            name: ids.get(value.strip("{}"), value) if value.startswith("{") else value
-            for name, value in arguments.items()
-        }
-        return f"{path}?{urlencode(filled, safe=':')}" if filled else path
+        name = link.id_name or survey.object_key.name
+        arguments = {name: ids[survey.name], **link.arguments}
+        path = link.path or CURVES[survey.name].table
+        return f"{path}?{urlencode(arguments, safe=':')}"
 
     return {
         title: [
             {
                 "name": ability.name,
-                "links": [(label, address(path, given)) for label, path, given in ability.links],
+                "links": [(link.label, address(link)) for link in ability.links],
             }
             for ability in abilities
         ]

@@ -48,7 +48,7 @@ def write_array(shot: Alert, layout: Layout) -> bytes:
     arrays = _read(shot, layout)
     if not layout.by_name:
         return orjson.dumps(arrays, option=orjson.OPT_SERIALIZE_NUMPY)
-    names = [layout.survey.response_key.format(kind=stamp.kind) for stamp in shot.stamps]
+    names = [layout.survey.response_name(stamp.kind) for stamp in shot.stamps]
     return orjson.dumps(dict(zip(names, arrays, strict=True)), option=orjson.OPT_SERIALIZE_NUMPY)
 
 
@@ -71,7 +71,7 @@ def write_array_of_epochs(alerts: Sequence[Alert], layout: Layout) -> bytes:
         }
         if layout.by_name:
             for kind in layout.kinds:
-                entry[survey.response_key.format(kind=kind)] = pixels.get(kind)
+                entry[survey.response_name(kind)] = pixels.get(kind)
         else:
             entry["stamps"] = [pixels.get(kind) for kind in layout.kinds]
         written.append(entry)

@@ -29,7 +29,7 @@ from .progress import show_progress
 from .reader import Reader
 from .request import ALL, PARAMETERS, CutoutRequest, Parameter, parse_request
 from .settings import load_settings
-from .surveys import SURVEYS, Key
+from .surveys import KEYS, SURVEYS
 from .whole_files import write_whole
 
 STDIN = STDOUT = "-"
@@ -39,8 +39,7 @@ MOST_FAILURES = 3
 """In a row, until the archive or the service is taken to be gone."""
 AT_ONCE = 8
 """Alerts that are asked for at the same time, so that the way to a service is not waited for."""
-_KEYS: Mapping[str, Key] = {key.name: key for survey in SURVEYS for key in survey.keys}
-_OWN = (*_KEYS, "kind", FORMAT, "return_type", "explain")
+_OWN = (*KEYS, "kind", FORMAT, "return_type", "explain")
 
 
 class Failed(Exception):
@@ -117,8 +116,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "ids",
         nargs="+",
         metavar="ID",
-        help="a ZTF object's name, an alert's number, or NAME=NUMBER "
-        f"({', '.join(_KEYS)}); - reads them from standard input",
+        help="an object's name, an alert's number, or NAME=NUMBER "
+        f"({', '.join(KEYS)}); - reads them from standard input",
     )
     parser.add_argument(
         "-o",
@@ -346,13 +345,14 @@ def keys_of(id_: str) -> list[tuple[str, str]]:
     """Return what an id may be: names and values of keys. Raises Failed."""
     name, told, text = id_.rpartition("=")
     if told:
-        if name not in _KEYS:
-            raise Failed(f"{name} is not one of {', '.join(_KEYS)}", "invalid_parameter")
+        if name not in KEYS:
+            raise Failed(f"{name} is not one of {', '.join(KEYS)}", "invalid_parameter")
         return [(name, text)]
-    objects = [survey.object_key for survey in SURVEYS]
-    alerts = [survey.alert_key for survey in SURVEYS]
-    if objects[0].takes(text):
-        return [(objects[0].name, text)]
-    if all(key.takes(text) for key in alerts):
-        return [(key.name, text) for key in alerts]
-    raise Failed("neither a ZTF name, nor an alert's number, nor NAME=NUMBER", "invalid_parameter")
+    names = [key for key in (it.object_key for it in SURVEYS) if not key.is_number]
+    for keys in (names, [survey.alert_key for survey in SURVEYS]):
+        taking = dict.fromkeys(key.name for key in keys if key.takes(text))
+        if taking:
+            return [(name, text) for name in taking]
+    raise Failed(
+        "neither an object's name, nor an alert's number, nor NAME=NUMBER", "invalid_parameter"
+    )

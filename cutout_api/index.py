@@ -28,7 +28,15 @@ from numpy.typing import NDArray
 
 from . import metrics
 from .errors import FileUnreadable, StampTooLarge, StoredDataError
-from .layouts import NUMBERS, Leaves, exact_integers, floats_of, is_bytes, plain_values
+from .layouts import (
+    NUMBERS,
+    Leaves,
+    exact_integers,
+    floats_of,
+    is_bytes,
+    plain_values,
+    recognise,
+)
 from .pages import (
     MISTAKEN,
     CellMap,
@@ -55,7 +63,7 @@ from .pages import (
     read_mapped_cells,
 )
 from .storage import FileId, OpenFile, file_name
-from .surveys import KINDS, SURVEYS, Key, KeyValue, Survey
+from .surveys import KINDS, SURVEYS, Key, KeyValue, Survey, fingerprint
 from .whole_files import remove_abandoned, write_whole
 
 log = logging.getLogger("cutout_api")
@@ -68,6 +76,8 @@ OVERHEAD_BYTES = 6_000
 """Of an index without rows, measured."""
 FORMAT = 3
 """Of stored indexes; one of another format is built anew."""
+MADE_FOR = fingerprint()
+"""The surveys that indexes are made for; what was stored of a file for others is made anew."""
 _MAGIC = b"CUTOUTIX"
 
 Arrays = dict[str, NDArray[Any]]
@@ -110,8 +120,11 @@ class FileIndex:
         surveys: Mapping[str, SurveyKeys],
         stamps: Mapping[tuple[str, str], StampColumn],
         doubts: Mapping[str, str] | None = None,
+        *,
+        made_for: str = MADE_FOR,
     ) -> None:
         self.file_id = file_id
+        self.made_for = made_for
         self.row_groups = rows
         """First row of each row group, and one more: the number of rows."""
         self.surveys = surveys
@@ -448,11 +461,12 @@ def build_index(file: OpenFile) -> FileIndex:
 
 def _read_keys(footer: Footer, leaves: Leaves, doubts: dict[str, str]) -> dict[str, SurveyKeys]:
     """Read ids and times of every survey whose columns the file has; add to ``doubts``."""
-    named: dict[str, tuple[str | None, str | None, str | None]] = {}
-    for survey in SURVEYS:
-        alert, object_ = (leaves.find_key(key) for key in (survey.alert_key, survey.object_key))
-        if alert or object_:
-            named[survey.name] = (alert, object_, leaves.find(survey.time_columns, *NUMBERS))
+    ids = recognise(leaves)
+    named = {
+        survey.name: (*ids[survey.name], leaves.find(survey.time_columns, *NUMBERS))
+        for survey in SURVEYS
+        if survey.name in ids
+    }
     for survey in SURVEYS:
         alert, object_, _ = named.get(survey.name, (None,) * 3)
         if named and not (alert or object_):
@@ -460,7 +474,7 @@ def _read_keys(footer: Footer, leaves: Leaves, doubts: dict[str, str]) -> dict[s
         for key, column in ((survey.alert_key, alert), (survey.object_key, object_)):
             reason = None if column else leaves.doubt(key.columns)
             if reason:
-                doubts[key.name] = reason
+                doubts.setdefault(key.name, reason)
     wanted = sorted({name for names in named.values() for name in names if name})
     arrays = dict(zip(wanted, read_columns(footer, wanted), strict=True))
     with parquet_errors(footer.window.id.path, None, "a key column"):
@@ -686,7 +700,7 @@ class IndexStore:
     def load(self, file_id: FileId) -> FileIndex | None:
         """Return the stored index of this version of the file."""
         index = _stored(self._path(file_id.path))
-        found = index is not None and index.file_id == file_id
+        found = index is not None and index.file_id == file_id and index.made_for == MADE_FOR
         metrics.count_cache("stored indexes", hit=found)
         return index if found else None
 
@@ -708,11 +722,14 @@ class IndexStore:
             path.parent.mkdir(parents=True, exist_ok=True)
             with _alone(path.parent):
                 stored = _stored(path)
-                if stored is not None and stored.file_id == index.file_id:
+                if stored is None or stored.file_id != index.file_id:
+                    is_new = stored is None or replaces
+                elif stored.made_for == index.made_for:
                     is_new = stored.learn(index)
                     index = stored
-                else:
-                    is_new = stored is None or replaces
+                else:  # its pages and blocks are where they were
+                    index.learn(stored)
+                    is_new = True
                 if is_new:
                     write_whole(path, pack_index(index))
                 if path.parent not in self._swept:  # once: of a large archive each holds thousands
@@ -759,6 +776,7 @@ def pack_index(index: FileIndex) -> bytes:
     arrays: Arrays = {"row_groups": index.row_groups}
     header: dict[str, Any] = {
         "format": FORMAT,
+        "made_for": index.made_for,
         "file": list(asdict(index.file_id).values()),
         "surveys": {},
         "stamps": [],
@@ -809,7 +827,12 @@ def unpack_index(content: bytes) -> FileIndex | None:
         for survey, kind, name, chunks in header["stamps"]
     }
     index = FileIndex(
-        FileId(*header["file"]), arrays["row_groups"], surveys, stamps, header.get("doubts")
+        FileId(*header["file"]),
+        arrays["row_groups"],
+        surveys,
+        stamps,
+        header.get("doubts"),
+        made_for=header.get("made_for", ""),
     )
     for number, (name, row_group, dictionary, confirmed) in enumerate(header["tables"]):
         table = _named(arrays, f"tables/{number}")

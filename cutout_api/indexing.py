@@ -44,7 +44,7 @@ from .progress import show_progress
 from .reader import Reader
 from .settings import Settings
 from .storage import SETTLING_SECONDS, FileChanged, FileId
-from .surveys import SURVEYS
+from .surveys import list_titles
 
 log = logging.getLogger("cutout_api")
 
@@ -109,6 +109,8 @@ class Indexer:
         """What the catalog holds: the version and the state of each file by path."""
         self._folders: dict[str, set[str]] = {}
         """The same paths by folder, of which there are far fewer."""
+        self._outdated: set[str] = set()
+        """Files that were compared with other surveys than there are now."""
         self._awaited: list[str] = []
         """Files that a watch found too young to read."""
         self._noted = -math.inf
@@ -128,6 +130,7 @@ class Indexer:
         self._known, self._folders = {}, {}
         for record in self.catalog.files():
             self._remember(record.id, record.state)
+        self._outdated = self.catalog.outdated()
         return self._compare(paths or self.archive.roots, retry=retry, everything=not paths)
 
     def _compare(self, paths: Sequence[str], *, retry: bool, everything: bool) -> Plan:
@@ -155,7 +158,8 @@ class Indexer:
         plan = Plan(len(found), gone=gone)
         for file_id in found.values():
             known, state = self._known.get(file_id.path, (None, ""))
-            if known == file_id and not self._maps and (state == OK or not retry):
+            is_known = known == file_id and file_id.path not in self._outdated
+            if is_known and not self._maps and (state == OK or not retry):
                 continue
             (plan.todo if file_id.is_settled else plan.late).append(file_id)
         return plan
@@ -279,8 +283,7 @@ class Indexer:
         rows = max((len(alerts) for alerts in columns), default=0)
         reason = ""
         if not columns:
-            names = " or ".join(survey.name.upper() for survey in SURVEYS)
-            reason = f"it has no column for the ids of {names}"
+            reason = f"it has no column for the ids of {list_titles(last='or')}"
         elif rows > MOST_ROWS:
             reason = f"it has {rows} rows, more than {MOST_ROWS}"
         if reason:
@@ -292,9 +295,13 @@ class Indexer:
         state, message = outcome.state, outcome.message
         check = self.archive.check_unchanged
         try:
-            self.catalog.put_file(file_id, columns, state=state, message=message, check=check)
+            again = file_id.path in self._outdated
+            self.catalog.put_file(
+                file_id, columns, state=state, message=message, check=check, again=again
+            )
         except FileChanged as error:
             return Outcome(file_id.path, *_state_after(error, file_id.path))
+        self._outdated.discard(file_id.path)
         self._remember(file_id, state)
         return outcome
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from .surveys import Key
+from .surveys import SURVEYS, Key
 
 T = TypeVar("T")
 StoredCell = bytes | ValueError | None
@@ -50,6 +50,7 @@ class Leaves:
         self._schema = metadata.schema
         columns = [self._schema.column(number) for number in range(len(self._schema))]
         flat = [(it.path, n) for n, it in enumerate(columns) if not it.max_repetition_level]
+        self._every = [it.path for it in columns]
         self._numbers = named_once(flat)
         """Of those that hold one value a row."""
         self._twins = {path for path, _ in flat} - self._numbers.keys()
@@ -73,6 +74,11 @@ class Leaves:
         them, since a float may have lost the last digits."""
         groups = (INTEGERS, BYTES, FLOATS) if key.is_number else (BYTES,)
         return self.find(key.columns, *groups)
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a column, or a struct or a list with columns in it, in any case."""
+        folded = name.lower()
+        return any(f"{path.lower()}.".startswith(f"{folded}.") for path in self._every)
 
     def find_stamps(self, names: Sequence[str]) -> tuple[str, int] | None:
         """Return the path of the column that holds stamps, and the number of its leaf.
@@ -130,6 +136,26 @@ class Leaves:
                 if head.lower() == name.lower() and len(parts) - depth <= _LIST_DEPTH:
                     found.append((head, number))
         return [it for it in found if it[0] == name] or found
+
+
+def recognise(leaves: Leaves) -> dict[str, tuple[str | None, str | None]]:
+    """Return by name the surveys whose alerts a file holds, in the order of ``SURVEYS``.
+
+    With each go the columns of its alerts' and its objects' ids, or None. A column is one survey's:
+    where several have ids of that name, it is the one whose mark the file has besides.
+    """
+    found: dict[str, tuple[str | None, str | None]] = {}
+    claimed: set[str | None] = set()
+    for survey in sorted(SURVEYS, key=lambda survey: not survey.marks):
+        if survey.marks and not any(map(leaves.has, survey.marks)):
+            continue
+        alert, object_ = (leaves.find_key(key) for key in (survey.alert_key, survey.object_key))
+        alert, object_ = (None if it in claimed else it for it in (alert, object_))
+        if alert or object_:
+            found[survey.name] = alert, object_
+        if survey.marks:
+            claimed |= {alert, object_} - {None}
+    return {survey.name: found[survey.name] for survey in SURVEYS if survey.name in found}
 
 
 def named_once(items: Sequence[tuple[str, T]]) -> dict[str, T]:

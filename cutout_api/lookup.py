@@ -37,7 +37,10 @@ class Lookup:
 
         Raises AlertNotFound, and what reading the files may.
         """
-        known = self._from_catalog(request) if request.path is None else self._from_files(request)
+        if request.path is None:
+            known = self._from_catalog(request.survey, request.keys)
+        else:
+            known = self._from_files(request)
         return self._choose(request, known, self._catalog.freshness)
 
     def choose_many(self, requests: Sequence[CutoutRequest]) -> Iterator[Entry | AlertNotFound]:
@@ -189,8 +192,11 @@ class Lookup:
             self._catalog.freshness(),
         )
 
-    def _from_catalog(self, request: CutoutRequest) -> list[Entry]:
-        survey, keys = request.survey, request.keys
+    def knows(self, survey: Survey, keys: Mapping[str, KeyValue]) -> bool:
+        """Whether the catalog has an alert of a survey with these keys."""
+        return bool(self._from_catalog(survey, keys))
+
+    def _from_catalog(self, survey: Survey, keys: Mapping[str, KeyValue]) -> list[Entry]:
         alert_id, object_id = keys.get(survey.alert_key.name), keys.get(survey.object_key.name)
         if alert_id is None:
             assert object_id is not None  # a request names one of them  # noqa: S101

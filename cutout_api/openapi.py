@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from itertools import combinations
 from typing import Any
 
 from . import __version__
 from .batch_formats import PACKAGES
-from .batch_request import BATCH_PARAMETERS, FILE_PART, KEYS
+from .batch_request import BATCH_PARAMETERS, FILE_PART
 from .errors import CutoutError, error_classes
 from .formatter import FORMATS
 from .request import IDENTIFY_PARAMETERS, INFO_PARAMETERS, PARAMETERS, Parameter
-from .surveys import SURVEYS
+from .surveys import KEYS, SURVEYS, TABLES
 from .table_formats import TABLE_FORMATS
 from .table_request import COLUMN_PARAMETERS, SCHEMA_PARAMETERS, TABLE_PARAMETERS
 
@@ -106,10 +107,12 @@ _IDENTITY = {
     },
 }
 _BINARY: dict[str, Any] = {}
+_VIEWS = [view for views in TABLES.values() for view in views]
+_PREFIXES = "^[{}]:".format("".join(sorted({prefix[0] for it in _VIEWS for prefix in it.prefixes})))
 _ROWS = {
     "type": "array",
     "description": "Rows by name of column, newest first. Integers are exact: ids exceed 2^53",
-    "items": {"type": "object", "propertyNames": {"pattern": "^[irdfvb]:"}},
+    "items": {"type": "object", "propertyNames": {"pattern": _PREFIXES}},
 }
 _COLUMN = {
     "type": "object",
@@ -146,11 +149,19 @@ _SCHEMA = {
         },
     },
 }
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 _SUMMARIES = {
-    "objects": "The alerts of ZTF objects, or the summaries of LSST objects",
-    "sources": "The sources of LSST objects",
-    "fp": "The forced photometry of LSST objects",
+    route: _sentence(", or ".join(view.title for view in views)) for route, views in TABLES.items()
 }
+_TIMES = ", ".join(
+    f"{'JD' if survey.mjd_offset else 'MJD'} in {survey.time_scale.upper()} for {survey.title}"
+    for survey in SURVEYS
+)
 
 
 @cache
@@ -251,7 +262,8 @@ def _batch() -> dict[str, Any]:
         "oneOf": [{"required": [name]} for name in KEYS],
         "not": {"required": ["return_type", "output-format"]},
     }
-    example = {"candid": BATCH_PARAMETERS["candid"].example, "kind": "Science", "package": "zip"}
+    name = SURVEYS[0].alert_key.name
+    example = {name: BATCH_PARAMETERS[name].example, "kind": "Science", "package": "zip"}
     form = {
         "type": "object",
         "properties": {FILE_PART: {"type": "string", "description": "One id a line, or csv"}},
@@ -282,7 +294,7 @@ def _batch() -> dict[str, Any]:
 
 def _table(route: str) -> dict[str, Any]:
     parameters = TABLE_PARAMETERS[route].values()
-    ids = [parameter.name for parameter in parameters if "Id" in parameter.name]
+    ids = [parameter.name for parameter in parameters if parameter.name in KEYS]
     body = {
         "type": "object",
         "properties": {
@@ -406,19 +418,23 @@ def _body() -> dict[str, Any]:
         "additionalProperties": False,
         "allOf": [
             # The ids of one survey, and one dialect.
-            {
-                "oneOf": [
-                    {"anyOf": [{"required": [key.name]} for key in survey.keys]}
-                    for survey in SURVEYS
-                ]
-            },
+            {"anyOf": [{"required": [name]} for name in KEYS]},
+            *({"not": {"required": list(names)}} for names in _strangers()),
             {"not": {"required": ["return_type", "output-format"]}},
         ],
     }
 
 
+def _strangers() -> list[tuple[str, str]]:
+    """Return the names of keys, two by two, that no survey has both of."""
+    together = [{key.name for key in survey.keys} for survey in SURVEYS]
+    return [
+        two for two in combinations(KEYS, 2) if not any(known >= set(two) for known in together)
+    ]
+
+
 def _example() -> dict[str, Any]:
-    names = ("hdfsPath", "objectId", "kind", "return_type")
+    names = ("hdfsPath", SURVEYS[0].object_key.name, "kind", "return_type")
     return {name: PARAMETERS[name].example for name in names}
 
 
@@ -430,8 +446,12 @@ def _responses(array_schema: dict[str, Any]) -> dict[str, Any]:
             "description": "The alert that was chosen",
             "schema": {"type": "string"},
         },
+        "X-Cutout-Survey": {
+            "description": "The survey that it is of",
+            "schema": {"type": "string", "enum": [survey.name for survey in SURVEYS]},
+        },
         "X-Cutout-Time": {
-            "description": "Its time: JD in UTC for ZTF, MJD in TAI for LSST",
+            "description": f"Its time: {_TIMES}",
             "schema": {"type": "number"},
         },
     }

@@ -20,6 +20,7 @@ from .catalog import Catalog
 from .epochs import Alert, Entry
 from .errors import (
     AlertNotFound,
+    AmbiguousId,
     AnswerTooLarge,
     ArchiveFileNotFound,
     ClientLeft,
@@ -38,11 +39,11 @@ from .errors import (
 )
 from .index import NEVER, NO_ID, Epoch, FileIndex, IndexCache, IndexStore, Location
 from .lookup import Lookup
-from .request import CutoutRequest, IdentifyRequest, Meaning
+from .request import CutoutRequest, IdentifyRequest, Meaning, as_of
 from .settings import Settings
 from .stamp import Stamp, StampLimits, unpack
 from .storage import Archive, FileChanged, FileId, OpenFile, file_name
-from .surveys import Survey
+from .surveys import Survey, list_titles
 from .work import Stopped, Work, going_on, has_left, settle
 
 T = TypeVar("T")
@@ -79,10 +80,10 @@ class Reader:
         Raises a CutoutError; what takes longer than the deadline ends at its next step, and
         keeps its place among the concurrent reads until then.
         """
-        return self.run(
-            lambda: self._read(request) if request.is_direct else self._read_chosen(request)[0],
-            patience,
-        )
+        return self.run(lambda: self._read_alert(request), patience)
+
+    def _read_alert(self, request: CutoutRequest) -> Alert:
+        return self._read(request) if request.is_direct else self._read_chosen(request)[0]
 
     def read_epochs(self, request: CutoutRequest) -> Sequence[Alert]:
         """Return every alert that the request's choice leaves, oldest first.
@@ -91,6 +92,55 @@ class Reader:
         AnswerTooLarge.
         """
         return self.run(lambda: self._read_chosen(request), room=self._limits.answer_bytes)
+
+    def read_settled(self, request: CutoutRequest) -> tuple[CutoutRequest, Alert]:
+        """Return what ``settle`` does, and ``read``, as one of the concurrent reads."""
+        if not request.others:
+            return request, self.read(request)
+
+        def read() -> tuple[CutoutRequest, Alert]:
+            settled = self._settle(request)
+            return settled, self._read_alert(settled)
+
+        return self.run(read)
+
+    def settle(self, request: CutoutRequest) -> CutoutRequest:
+        """Return the request as one of the survey that has its alert, where several may.
+
+        The file says which, or the catalog. Raises AmbiguousId, and as ``read`` does.
+        """
+        return self.run(lambda: self._settle(request)) if request.others else request
+
+    def _settle(self, request: CutoutRequest) -> CutoutRequest:
+        surveys = (request.survey, *request.others)
+        found = self.twice(request.path or "", lambda: self._find_surveys(request, surveys))
+        if len(found) > 1:
+            (name, value), *_ = request.keys.items()
+            raise AmbiguousId(
+                name,
+                f"{name} {value} is an alert of {list_titles(found)}: name its object or its file "
+                "too",
+            )
+        if not found or found[0] is request.survey:
+            return request
+        return as_of(request, found[0])
+
+    def _find_surveys(
+        self, request: CutoutRequest, surveys: Sequence[Survey]
+    ) -> tuple[Survey, ...]:
+        """Return those of some surveys that have an alert of these keys, else the first whose
+        alerts the files of the path hold."""
+        if request.path is None:
+            return tuple(it for it in surveys if self._lookup.knows(it, request.keys))
+        there: list[Survey] = []
+        found: list[Survey] = []
+        for index in self.indexes_at(request.path):
+            if isinstance(index, FileUnreadable):
+                continue
+            mine = [survey for survey in surveys if survey.name in index.surveys]
+            there += mine
+            found += (it for it in mine if it not in found and index.find(it, request.keys))
+        return tuple(found) or tuple(there[:1])
 
     def identify(self, request: IdentifyRequest) -> list[tuple[Meaning, Sequence[Entry]]]:
         """Return what an id may name, each with the alerts of its object. Raises as ``read``."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -19,6 +20,7 @@ import erfa
 
 from .epochs import LATEST, PLAIN, WHICH, Choice
 from .errors import (
+    BadRequest,
     ConflictingParameters,
     InvalidParameter,
     MissingParameter,
@@ -43,7 +45,7 @@ from .render import (
     Rendering,
     colormap_names,
 )
-from .surveys import KINDS, SURVEYS, Key, KeyValue, Survey
+from .surveys import INT64_SCHEMA, KEYS, KINDS, SURVEYS, Key, KeyValue, Survey, list_titles
 from .views import (
     AS_DELIVERED,
     AS_STORED,
@@ -116,6 +118,8 @@ class CutoutRequest:
     explain: bool = False
     given: Mapping[str, Any] = field(default_factory=dict)
     """What was sent, checked, in the order of ``PARAMETERS``."""
+    others: tuple[Survey, ...] = ()
+    """Surveys whose alert it may be as well: their keys have the same names, and take the ids."""
 
     @property
     def needs_facts(self) -> bool:
@@ -153,13 +157,15 @@ class CutoutRequest:
 
 
 def choice(names: Iterable[str]) -> Callable[[Any], str]:
-    """Return a parser for one of ``names``, whatever its case."""
-    by_lower = {name.lower(): name for name in names}
+    """Return a parser for one of ``names``, whatever its case; the exact spelling comes first."""
+    every = tuple(names)
+    spelled = {name.lower(): name for name in reversed(every)} | {name: name for name in every}
 
     def parse(value: Any) -> str:
-        found = by_lower.get(value.strip().lower()) if isinstance(value, str) else None
+        text = value.strip() if isinstance(value, str) else ""
+        found = spelled.get(text) or spelled.get(text.lower())
         if found is None:
-            raise ValueError("must be one of " + ", ".join(by_lower.values()))
+            raise ValueError("must be one of " + ", ".join(every))
         return found
 
     return parse
@@ -326,17 +332,42 @@ _KINDS = (*KINDS, ALL)
 _FORMATS = tuple(FORMATS)
 _BANDS = tuple(dict.fromkeys(band for survey in SURVEYS[::-1] for band in survey.bands.values()))
 ONE, EVERY = "one", "all"
-INT64_SCHEMA = {
-    "oneOf": [
-        {"type": "string", "pattern": "^[0-9]{1,19}$"},
-        {"type": "integer", "format": "int64", "minimum": 1},
-    ]
-}
-KEY_SCHEMAS: Mapping[str, Mapping[str, Any]] = {
-    "objectId": {"type": "string", "pattern": "^ZTF[0-9]{2}[a-z]{7}$"}
-}
 _FLAG_SCHEMA = {"oneOf": [{"type": "boolean"}, {"enum": [0, 1, "0", "1", "true", "false"]}]}
 _PERCENT_SCHEMA = {"type": "number", "minimum": 0, "maximum": 100}
+
+
+def parse_key(keys: Sequence[Key], value: Any) -> KeyValue:
+    """Return a value as the first of some keys that takes it."""
+    refusals: list[str] = []
+    for key in keys:
+        try:
+            return key.parse(value)
+        except ValueError as error:
+            refusals.append(str(error))
+    raise ValueError(", or ".join(dict.fromkeys(refusals)))
+
+
+def key_schemas(keys: Iterable[Key]) -> list[Mapping[str, Any]]:
+    """Return the JSON Schemas of the values of keys, of which each value fits one."""
+    patterns = dict.fromkeys(key.pattern for key in keys if not key.is_number)
+    found: list[Mapping[str, Any]] = []
+    if patterns:
+        found.append({"type": "string", "pattern": f"^({'|'.join(patterns)})$"})
+    if any(key.is_number for key in keys):
+        found += INT64_SCHEMA["oneOf"]
+    return found
+
+
+def _key_parameter(name: str) -> Parameter:
+    keys = [key for _, key in KEYS[name]]
+    schemas = key_schemas(keys)
+    return Parameter(
+        name,
+        " Or: ".join(dict.fromkeys(key.description for key in keys)),
+        keys[0].parse if len(keys) == 1 else partial(parse_key, keys),
+        example=keys[0].example,
+        schema=schemas[0] if len(schemas) == 1 else {"oneOf": schemas},
+    )
 
 
 def choice_parameter(name: str, names: tuple[str, ...], description: str, **more: Any) -> Parameter:
@@ -360,17 +391,7 @@ _TABLE = (
         schema={"type": "string", "minLength": 1, "maxLength": LONGEST_PATH},
         longest=LONGEST_PATH,
     ),
-    *(
-        Parameter(
-            key.name,
-            key.description,
-            key.parse,
-            example=key.example,
-            schema=KEY_SCHEMAS.get(key.name, INT64_SCHEMA),
-        )
-        for survey in SURVEYS
-        for key in survey.keys
-    ),
+    *map(_key_parameter, KEYS),
     choice_parameter(
         "kind",
         _KINDS,
@@ -531,7 +552,8 @@ _TABLE = (
     choice_parameter(
         "plane",
         PLANES,
-        "Which plane of the stamp, in every format: image without it, the others only for LSST. "
+        "Which plane of the stamp, in every format: image without it, the others only for "
+        f"{list_titles(survey for survey in SURVEYS if survey.planes)}. "
         "snr is image / sqrt(variance).",
         example="variance",
     ),
@@ -539,14 +561,17 @@ _TABLE = (
         "diffsign",
         SIGNS,
         "The sign of Difference stamps: sci-ref is science - template; as-delivered, as without "
-        "it, is what the survey sent: for ZTF template - science where the source has faded.",
+        "it, is what the survey sent: for "
+        f"{list_titles(survey for survey in SURVEYS if survey.difference_follows_sign)} "
+        "template - science where the source has faded.",
         example="sci-ref",
     ),
     choice_parameter(
         "wcs",
         (FIX_WCS, NO_WCS),
-        "FITS: fix adds the cards that the header lacks to be a WCS of the sky (for ZTF an "
-        "approximate one, from the alert's position), and says so in HISTORY.",
+        "FITS: fix adds the cards that the header lacks to be a WCS of the sky (for "
+        f"{list_titles(survey for survey in SURVEYS if survey.sky_matrix)} an approximate one, "
+        "from the alert's position), and says so in HISTORY.",
         example="fix",
     ),
     Parameter(
@@ -599,7 +624,7 @@ class IdentifyRequest:
 
     text: str
     meanings: tuple[Meaning, ...]
-    """By its form: a ZTF object's name is one, digits are an alert or an object of any survey."""
+    """By its form: a name is an object of one survey, digits an alert or an object of any."""
     path: str | None
 
 
@@ -615,22 +640,32 @@ def parse_any_id(value: Any) -> tuple[str, tuple[Meaning, ...]]:
             with suppress(ValueError):
                 meanings.append(Meaning(survey, key, key.parse(text)))
     if not meanings:
-        raise ValueError(
-            "must be a ZTF object name (ZTF, two digits, seven lower-case letters) or the digits "
-            "of a candid, diaSourceId or diaObjectId"
-        )
+        raise ValueError(_ANY_ID)
     return text, tuple(meanings)
 
 
+def _words_of_ids() -> str:
+    keys = [key for survey in SURVEYS for key in (survey.alert_key, survey.object_key)]
+    names = dict.fromkeys(key.words for key in keys if not key.is_number)
+    *numbers, last = dict.fromkeys(key.name for key in keys if key.is_number)
+    return f"must be {', '.join(names)} or the digits of a {', '.join(numbers)} or {last}"
+
+
+_ANY_ID = _words_of_ids()
 IDENTIFY_PARAMETERS: Mapping[str, Parameter] = {
     parameter.name: parameter
     for parameter in (
         Parameter(
             "id",
-            "An alert's or an object's id, of either survey.",
+            "An alert's or an object's id, of any survey.",
             parse_any_id,
             example=SURVEYS[0].object_key.example,
-            schema={"type": "string", "pattern": r"^(ZTF[0-9]{2}[a-z]{7}|[0-9]{1,18})$"},
+            schema={
+                "type": "string",
+                "pattern": "^({})$".format(
+                    "|".join(dict.fromkeys(key.pattern for it in SURVEYS for key in it.keys))
+                ),
+            },
             required=True,
         ),
         PARAMETERS["hdfsPath"],
@@ -649,7 +684,7 @@ def parse_identify_request(payload: Mapping[str, Any]) -> IdentifyRequest:
 
 INFO_PARAMETERS = (
     "hdfsPath",
-    *(key.name for survey in SURVEYS for key in survey.keys),
+    *KEYS,
     "kind",
 )
 
@@ -671,7 +706,26 @@ def parse_request(payload: Mapping[str, Any]) -> CutoutRequest:
     """
     payload, kind_of_name = _split_alert_ids(payload)
     values = parse_values(payload, PARAMETERS)
-    survey, keys = _parse_keys(values)
+    surveys = _parse_surveys(values)
+    while len(surveys) > 1:
+        try:
+            return _make_request(surveys, values, kind_of_name)
+        except BadRequest:  # it may be right for the next
+            surveys = surveys[1:]
+    return _make_request(surveys, values, kind_of_name)
+
+
+def as_of(request: CutoutRequest, survey: Survey) -> CutoutRequest:
+    """Return the request as one for an alert of another survey. Raises a BadRequest."""
+    return _make_request((survey,), request.given, request.kind)
+
+
+def _make_request(
+    surveys: Sequence[Survey], values: Mapping[str, Any], kind_of_name: str | None
+) -> CutoutRequest:
+    """Return the request as one for an alert of the first of some surveys."""
+    survey = surveys[0]
+    keys = {key.name: values[key.name] for key in survey.keys if key.name in values}
     dialect, format_name = _parse_format(values)
     kind = values.get("kind", kind_of_name)
     if kind_of_name not in (None, kind):
@@ -700,7 +754,11 @@ def parse_request(payload: Mapping[str, Any]) -> CutoutRequest:
         frame=frame,
         explain=values.get("explain", False),
         given={name: values[name] for name in sorted(values, key=_PLACES.__getitem__)},
+        others=tuple(surveys[1:]),
     )
+
+
+_ALERT_KEYS = tuple(dict.fromkeys(survey.alert_key.name for survey in SURVEYS))
 
 
 def _split_alert_ids(payload: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
@@ -709,8 +767,7 @@ def _split_alert_ids(payload: Mapping[str, Any]) -> tuple[dict[str, Any], str | 
     Returns the payload with the bare id, and the kind that stood behind it, if one did.
     """
     found, kind = dict(payload), None
-    for survey in SURVEYS:
-        name = survey.alert_key.name
+    for name in _ALERT_KEYS:
         value = found.get(name)
         match = _STAMP_NAME.fullmatch(value.strip()) if isinstance(value, str) else None
         if match:
@@ -754,21 +811,24 @@ def parse_value(parameter: Parameter, value: Any) -> Any:
         ) from error
 
 
-def _parse_keys(values: Mapping[str, Any]) -> tuple[Survey, dict[str, KeyValue]]:
-    found = {
-        survey.name: {key.name: values[key.name] for key in survey.keys if key.name in values}
-        for survey in SURVEYS
-    }
-    named = [survey for survey in SURVEYS if found[survey.name]]
-    if not named:
-        names = [key.name for survey in SURVEYS for key in survey.keys]
+def _parse_surveys(values: Mapping[str, Any]) -> tuple[Survey, ...]:
+    """Return the surveys that have all the keys that are given: more than one where they share
+    their names, and the form of the ids does not tell."""
+    given = [name for name in KEYS if name in values]
+    if not given:
+        names = list(KEYS)
         raise MissingParameter(names[0], f"which alert? Give one of {', '.join(names)}")
-    if len(named) > 1:
-        first, second = (next(iter(found[survey.name])) for survey in named)
-        raise ConflictingParameters(
-            second, f"{first} and {second} belong to different surveys; give one of them"
-        )
-    return named[0], found[named[0].name]
+    left = SURVEYS
+    for name in given:
+        meant = KEYS[name]
+        fitting = [it for it, key in meant if len(meant) == 1 or key.takes(values[name])]
+        stay = tuple(survey for survey in left if survey in fitting)
+        if not stay:
+            raise ConflictingParameters(
+                name, f"{given[0]} and {name} belong to different surveys; give one of them"
+            )
+        left = stay
+    return left
 
 
 def _parse_choice(
@@ -798,10 +858,14 @@ def _parse_choice(
             chosen[1], f"{chosen[0]} and {chosen[1]} choose differently; give one of them{hint}"
         )
     if band is not None and band not in survey.bands.values():
+        # Another survey may have a band that differs only in case.
         bands = list(survey.bands.values())
-        raise InvalidParameter(
-            "band", f"band: {survey.name.upper()} has {', '.join(bands)}, not {band}", allowed=bands
-        )
+        spelled = {name.lower(): name for name in bands}
+        if band.lower() not in spelled:
+            raise InvalidParameter(
+                "band", f"band: {survey.title} has {', '.join(bands)}, not {band}", allowed=bands
+            )
+        band = spelled[band.lower()]
     scaled = FROM_UTC[survey.time_scale]
     if isinstance(date, Interval):
         since, until = (None if end is None else scaled(end) for end in (date.since, date.until))
@@ -906,7 +970,7 @@ def _parse_view(values: Mapping[str, Any], survey: Survey, format_name: str) -> 
     view = View(**given) if given else AS_STORED
     if not has_plane(survey, view.plane):
         raise ConflictingParameters(
-            "plane", f"{survey.name.upper()} stamps have no {view.plane}: they hold the image only"
+            "plane", f"{survey.title} stamps have no {view.plane}: they hold the image only"
         )
     if view.wcs == FIX_WCS and format_name != "FITS":
         raise ConflictingParameters("wcs", f"wcs is for FITS, and the format is {format_name}")

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,15 +19,25 @@ from .errors import (
 )
 from .request import (
     ALL,
-    INT64_SCHEMA,
-    KEY_SCHEMAS,
     Parameter,
     choice_parameter,
+    key_schemas,
+    parse_key,
     parse_number,
     parse_text,
     parse_values,
 )
-from .surveys import KINDS, SURVEYS, TABLES, Key, KeyValue, Survey, View, parse_int64
+from .surveys import (
+    KINDS,
+    SURVEYS,
+    TABLES,
+    Key,
+    KeyValue,
+    Survey,
+    View,
+    list_titles,
+    parse_int64,
+)
 from .table_formats import TABLE_FORMATS
 
 MAX_NAME = 200
@@ -52,8 +62,11 @@ class TableRequest:
     """Only the alerts of this time."""
 
 
-def parse_ids(key: Key) -> Callable[[Any], tuple[KeyValue, ...]]:
-    """Return a parser for one id, several behind commas, or a JSON list; each once, in order."""
+def parse_ids(*keys: Key) -> Callable[[Any], tuple[KeyValue, ...]]:
+    """Return a parser for one id, several behind commas, or a JSON list; each once, in order.
+
+    An id may be a value of any of the keys.
+    """
 
     def parse(value: Any) -> tuple[KeyValue, ...]:
         items = value if isinstance(value, list) else [value]
@@ -61,7 +74,7 @@ def parse_ids(key: Key) -> Callable[[Any], tuple[KeyValue, ...]]:
             items = [part for part in value.split(",") if part.strip()]
         if not items:
             raise ValueError("names nothing")
-        return tuple(dict.fromkeys(key.parse(item) for item in items))
+        return tuple(dict.fromkeys(parse_key(keys, item) for item in items))
 
     return parse
 
@@ -95,15 +108,14 @@ def parse_version(value: Any) -> int:
     return number
 
 
-def _id_parameter(survey: Survey, *, required: bool) -> Parameter:
-    key = survey.object_key
-    one = KEY_SCHEMAS.get(key.name, INT64_SCHEMA)
+def _id_parameter(name: str, surveys: Sequence[Survey], *, required: bool) -> Parameter:
+    keys = [survey.object_key for survey in surveys]
     return Parameter(
-        key.name,
-        f"{survey.name.upper()} object: one id, or several with commas between them.",
-        parse_ids(key),
-        example=key.example,
-        schema={"anyOf": [*one.get("oneOf", [one]), {"type": "string", "pattern": ","}]},
+        name,
+        f"{list_titles(surveys, 'or')} object: one id, or several with commas between them.",
+        parse_ids(*keys),
+        example=keys[0].example,
+        schema={"anyOf": [*key_schemas(keys), {"type": "string", "pattern": ","}]},
         required=required,
         longest=None,
     )
@@ -133,8 +145,15 @@ _COMMON = (
 )
 _HISTORY = Parameter(
     "withupperlim",
-    "True: the upper limits and measurements that the alerts' histories hold besides, and forced "
-    "photometry, told apart by the column d:tag, of LSST f:tag.",
+    "True: what the alerts' histories hold besides, upper limits, detections and forced "
+    "photometry, told apart by a column: "
+    + "; ".join(
+        f"{view.history.tag} for {view.survey.title}"
+        for views in TABLES.values()
+        for view in views
+        if view.history and view.shows_alerts
+    )
+    + ".",
     parse_boolean,
     example=True,
     schema=_BOOLEAN_SCHEMA,
@@ -156,12 +175,15 @@ _MORE: Mapping[str, tuple[Parameter, ...]] = {
 
 
 def _parameters(route: str) -> dict[str, Parameter]:
-    views = TABLES[route]
-    ids = tuple(_id_parameter(view.survey, required=len(views) == 1) for view in views)
+    surveys: dict[str, list[Survey]] = {}
+    for view in TABLES[route]:
+        surveys.setdefault(view.survey.object_key.name, []).append(view.survey)
+    one = len(surveys) == 1
+    ids = tuple(_id_parameter(name, some, required=one) for name, some in surveys.items())
     common = [
         parameter
         for parameter in _COMMON
-        if parameter.name not in _STAMPS or any(view.shows_alerts for view in views)
+        if parameter.name not in _STAMPS or any(view.shows_alerts for view in TABLES[route])
     ]
     return {parameter.name: parameter for parameter in (*ids, *common, *_MORE[route])}
 
@@ -237,7 +259,7 @@ def parse_table_request(payload: Mapping[str, Any], route: str, most_ids: int) -
     history = values.get(_HISTORY.name, not view.shows_alerts)
     if history and view.history is None:
         raise ConflictingParameters(
-            _HISTORY.name, f"{view.survey.name.upper()} alerts have no {_HISTORY.name}"
+            _HISTORY.name, f"{view.survey.title} alerts have no {_HISTORY.name}"
         )
     format_name = values.get("output-format", "json")
     wants_stamps = values.get("withcutouts", False)
@@ -261,15 +283,23 @@ def parse_table_request(payload: Mapping[str, Any], route: str, most_ids: int) -
 
 def _parse_object(values: Mapping[str, Any], route: str) -> tuple[View, tuple[KeyValue, ...]]:
     views = TABLES[route]
-    named = [view for view in views if view.survey.object_key.name in values]
-    names = [view.survey.object_key.name for view in views]
+    names = list(dict.fromkeys(view.survey.object_key.name for view in views))
+    named = [name for name in names if name in values]
     if not named:
         raise MissingParameter(names[0], f"which object? Give {' or '.join(names)}")
+    name = named[-1]
     if len(named) > 1:
         raise ConflictingParameters(
-            names[1], f"{' and '.join(names)} belong to different surveys; give one of them"
+            name, f"{' and '.join(named)} belong to different surveys; give one of them"
         )
-    return named[0], values[named[0].survey.object_key.name]
+    ids: tuple[KeyValue, ...] = values[name]
+    for view in views:
+        key = view.survey.object_key
+        if key.name == name and all(map(key.takes, ids)):
+            return view, ids
+    raise ConflictingParameters(
+        name, f"{name} names objects of different surveys; ask for those of one at a time"
+    )
 
 
 def parse_survey(payload: Mapping[str, Any]) -> tuple[Survey, ...]:

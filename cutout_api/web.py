@@ -56,6 +56,7 @@ from .explorer import (
     Examples,
     describe_identities,
     describe_surveys,
+    group_keys,
     list_abilities,
     list_figures,
 )
@@ -74,7 +75,7 @@ from .request import (
 )
 from .schema import describe_columns, describe_schema
 from .settings import Limits, Settings
-from .surveys import SURVEYS
+from .surveys import KEYS, list_titles
 from .table_formats import TABLE_FORMATS
 from .table_request import (
     TABLE_PARAMETERS,
@@ -99,12 +100,13 @@ EXPOSED_HEADERS = [
     "ETag",
     "Retry-After",
     "X-Cutout-Id",
+    "X-Cutout-Survey",
     "X-Cutout-Time",
     "X-Request-ID",
     "X-Unknown-Columns",
 ]
 MAX_HEADER = 2000
-KEY_NAMES = [key.name for survey in SURVEYS for key in survey.keys]
+KEY_NAMES = list(KEYS)
 PAGE_POLICY = {
     "default-src": "'none'",
     "script-src": "'self'",
@@ -144,6 +146,7 @@ def create_app(settings: Settings) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = settings.limits.body_bytes
     app.config["MAX_FORM_MEMORY_SIZE"] = settings.limits.body_bytes
     app.logger.handlers.clear()
+    app.jinja_env.globals["survey_titles"] = list_titles()
     reader = Reader(settings)
     app.extensions["cutout_reader"] = reader
     CORS(
@@ -189,6 +192,7 @@ def _add_cutouts(app: Flask, reader: Reader, most_pixels: int) -> None:
         g.format = asked.format
         g.sought = " ".join(f"{name}={value}" for name, value in asked.keys.items())
         made = answer_request(reader, asked, most_pixels)
+        asked = made.asked
         if asked.explain:
             return _finish(made.body, JSON, _caching(asked), {})
         return _send(made, asked)
@@ -199,7 +203,7 @@ def _add_info(app: Flask, reader: Reader, most_pixels: int) -> None:
     def info() -> Response:
         asked = parse_info_request(_payload())
         g.sought = " ".join(f"{name}={value}" for name, value in asked.keys.items())
-        alert = reader.read(asked)
+        asked, alert = reader.read_settled(asked)
         layout = make_layout(asked, alert.alert_id, most_pixels)
         return _json(describe_shot(alert, layout), _caching(asked))
 
@@ -229,6 +233,7 @@ def _add_batch(app: Flask, reader: Reader, limits: Limits, places: Places) -> No
             asked = parse_batch_request(*_batch_payload(limits.batch_items), limits.batch_items)
             g.format = asked.package
             g.sought = f"{len(asked.ids)} x {asked.key.name}"
+            asked = batches.settle(asked)
             opened = batches.open(asked)
             if asked.dry_run:
                 with contextlib.closing(opened):
@@ -446,7 +451,9 @@ def _add_pages(app: Flask, reader: Reader) -> None:
     @app.get("/try")
     def form() -> Response:
         parameters = describe_parameters()
-        return _page("try.html", parameters=parameters, surveys=SURVEYS, version=__version__)
+        return _page(
+            "try.html", parameters=parameters, key_groups=group_keys(), version=__version__
+        )
 
     @app.get("/docs")
     def docs() -> Response:
@@ -719,7 +726,7 @@ def _send(made: CutoutAnswer, asked: CutoutRequest) -> Response:
     chosen, alert, media_type = FORMATS[asked.format], made.alert, made.media_type
     if asked.format == "FITS":
         media_type = _preferred_fits_type(media_type)
-    headers = {}
+    headers = {"X-Cutout-Survey": asked.survey.name}
     if alert is not None and alert.alert_id is not None:
         headers["X-Cutout-Id"] = str(alert.alert_id)
     if alert is not None and alert.time is not None:

@@ -130,6 +130,68 @@ def lsst_alert(number: int, object_number: int | None = 1, **changes: Any) -> di
     return row
 
 
+WINTER_SCHEMA = pa.schema(
+    [
+        ("objectid", pa.string()),
+        ("candid", pa.int64()),
+        (
+            "candidate",
+            pa.struct(
+                [
+                    ("candid", pa.int64()),
+                    ("jd", pa.float64()),
+                    ("fid", pa.int32()),
+                    ("progname", pa.string()),
+                    ("isdiffpos", pa.bool_()),
+                    ("ra", pa.float64()),
+                    ("dec", pa.float64()),
+                    ("magpsf", pa.float32()),
+                    ("sigmapsf", pa.float32()),
+                    ("diffmaglim", pa.float32()),
+                ]
+            ),
+        ),
+        *((f"cutout_{kind.lower()}", pa.binary()) for kind in KINDS),
+    ]
+)
+
+
+def winter_fits(image: np.ndarray) -> bytes:
+    """Return a FITS file as WINTER makes it: one HDU, and no card but those that it must have."""
+    buffer = io.BytesIO()
+    fits.PrimaryHDU(image).writeto(buffer)
+    return buffer.getvalue()
+
+
+def winter_alert(
+    number: int, object_id: str = "WNTR24aaaaa", *, positive: bool = True, **candidate: Any
+) -> dict[str, Any]:
+    """Return one row, whose Difference is of float64."""
+    row: dict[str, Any] = {
+        "objectid": object_id,
+        "candid": 3_608_000 + number,
+        "candidate": {
+            "candid": 3_608_000 + number,
+            "jd": 2_460_381.5 + number,
+            "fid": number % 3,
+            "progname": "2024A001",
+            "isdiffpos": positive,
+            "ra": 262.5 + 0.01 * number,
+            "dec": 7.25,
+            "magpsf": 15.5 + 0.25 * number,
+            "sigmapsf": 0.03,
+            "diffmaglim": 17.7,
+        }
+        | candidate,
+    }
+    for place, kind in enumerate(KINDS):
+        image = pixels(2_000_000 + 3 * number + place, (81, 81), nan=number % 2 == 1)
+        if kind == "Difference":
+            image = image.astype(np.float64) / 3 - 50
+        row[f"cutout_{kind.lower()}"] = gzip.compress(winter_fits(image), 1, mtime=0)
+    return row
+
+
 def write(
     path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema = ZTF_SCHEMA, **options: Any
 ) -> Path:
@@ -145,7 +207,7 @@ def write(
 
 def stored_fits(row: dict[str, Any], kind: str) -> bytes:
     """Return the FITS file that a row's stamp holds, uncompressed."""
-    value = row[f"cutout{kind}"]
+    value = row[f"cutout{kind}" if f"cutout{kind}" in row else f"cutout_{kind.lower()}"]
     stored = value["stampData"] if isinstance(value, dict) else value
     return gzip.decompress(stored) if stored[:2] == b"\x1f\x8b" else stored
 

@@ -7,14 +7,16 @@ which is found by being in this folder.
 
 from __future__ import annotations
 
+import hashlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from importlib.resources import files
 from typing import Any
 
 from .lsst import LSST
 from .model import (
+    INT64_SCHEMA,
     KINDS,
     Curve,
     History,
@@ -32,6 +34,8 @@ from .ztf import ZTF, pack_ztf_name, parse_ztf_name, unpack_ztf_name
 
 __all__ = (
     "CURVES",
+    "INT64_SCHEMA",
+    "KEYS",
     "KINDS",
     "LSST",
     "SURVEYS",
@@ -47,10 +51,13 @@ __all__ = (
     "Rule",
     "Survey",
     "View",
+    "fingerprint",
+    "list_titles",
     "pack_ztf_name",
     "parse_int64",
     "parse_ztf_name",
     "read_descriptions",
+    "rivals",
     "unpack_ztf_name",
 )
 
@@ -65,6 +72,14 @@ _FILES: list[Any] = sorted(
 SURVEYS: tuple[Survey, ...] = tuple(file.SURVEY for file in _FILES)
 """By the year of their first alerts."""
 
+KEYS: Mapping[str, tuple[tuple[Survey, Key], ...]] = {
+    key.name: tuple((of, it) for of in SURVEYS for it in of.keys if it.name == key.name)
+    for survey in SURVEYS
+    for key in survey.keys
+}
+"""By the name that callers give: surveys may share one, and the value, the file or the catalog
+says which is meant."""
+
 TABLES: Mapping[str, tuple[View, ...]] = {
     route: tuple(file.TABLES[route] for file in _FILES if route in file.TABLES)
     for route in ("objects", "sources", "fp")
@@ -78,3 +93,44 @@ def read_descriptions() -> list[bytes]:
     """Return the files of JSON that describe columns: those of the surveys that have one."""
     folder = files(__name__)
     return [file.read_bytes() for file in folder.iterdir() if file.name.endswith(".json")]
+
+
+def list_titles(surveys: Iterable[Survey] = SURVEYS, last: str = "and") -> str:
+    """Return the titles of surveys as a sentence has them: ``ZTF, WINTER and LSST``."""
+    *others, end = [survey.title for survey in surveys] or ["no survey"]
+    return f"{', '.join(others)} {last} {end}" if others else end
+
+
+def fingerprint(surveys: Iterable[Survey] = SURVEYS) -> str:
+    """Return what differs where files would be recognised or read otherwise: 16 hex digits.
+
+    What was made of a file for other surveys, or other columns, is to be made anew.
+    """
+    told = [
+        (
+            survey.name,
+            [
+                (it.name, it.columns, it.least, it.pattern)
+                for it in (*survey.keys, survey.moving_key)
+                if it
+            ],
+            survey.marks,
+            survey.stamp_columns,
+            survey.time_columns,
+            survey.band_columns,
+            sorted((repr(held), name) for held, name in survey.bands.items()),
+            survey.brightness_columns,
+            survey.ra_columns,
+            survey.dec_columns,
+            survey.sign_columns,
+            sorted((repr(held), sign) for held, sign in survey.signs.items()),
+        )
+        for survey in surveys
+    ]
+    return hashlib.blake2b(repr(told).encode(), digest_size=8).hexdigest()
+
+
+def rivals(survey: Survey) -> tuple[Survey, ...]:
+    """Return the surveys whose ids have columns of the same names, ``survey`` itself among them."""
+    mine = survey.id_columns
+    return tuple(other for other in SURVEYS if not mine.isdisjoint(other.id_columns))

@@ -86,6 +86,7 @@ _TITLES = (
 
 LSST_SOURCES = View(
     survey=LSST,
+    title="the sources of LSST objects",
     rules=(
         Rule("diaSource.", "r:"),
         *_ALERT,
@@ -110,6 +111,7 @@ LSST_SOURCES = View(
 )
 LSST_FORCED = replace(
     LSST_SOURCES,
+    title="the forced photometry of LSST objects",
     least=(("r:diaObjectId", "int64"), ("r:diaForcedSourceId", "int64")),
     history=replace(_HISTORY, lists=(_FORCED,)),
     shows_alerts=False,
@@ -118,6 +120,7 @@ LSST_FORCED = replace(
 )
 LSST_OBJECTS = View(
     survey=LSST,
+    title="the summaries of LSST objects",
     rules=(
         Rule("diaObject.", "r:"),
         Rule("diaSource.", "r:diaSource_", asked=True),

@@ -5,12 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 KINDS = ("Science", "Template", "Difference")
 
 _INT64 = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 
 KeyValue = int | str
+INT64_SCHEMA: Mapping[str, Any] = {
+    "oneOf": [
+        {"type": "string", "pattern": "^[0-9]{1,19}$"},
+        {"type": "integer", "format": "int64", "minimum": 1},
+    ]
+}
 
 
 def parse_int64(value: object) -> int:
@@ -31,6 +39,63 @@ def parse_int64(value: object) -> int:
     return value
 
 
+# int() reads digits of base 26 as 0-9 and a-p; names count with a-z.
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_TO_DIGITS = str.maketrans(_LETTERS, "0123456789abcdefghijklmnop")
+
+
+@dataclass(frozen=True)
+class YearNames:
+    """Names of objects as several surveys make them: a prefix, two digits of the year, letters.
+
+    The letters count in base 26. A name is packed into its year, then its letters.
+    """
+
+    prefix: str
+    letters: int
+    title: str
+    """Of the survey, as errors say it."""
+    example: str
+
+    @property
+    def pattern(self) -> str:
+        return f"{self.prefix}[0-9]{{2}}[a-z]{{{self.letters}}}"
+
+    @property
+    def words(self) -> str:
+        spelled = {5: "five", 6: "six", 7: "seven"}.get(self.letters, str(self.letters))
+        return f"{self.prefix}, two digits, {spelled} lower-case letters"
+
+    def read(self, value: object) -> str:
+        """Return ``value`` as a name; raises ValueError for what is none."""
+        name = value.strip() if isinstance(value, str) else ""
+        if not self._form.fullmatch(name):
+            raise ValueError(
+                f"must be a {self.title} object name: {self.words}, e.g. {self.example}"
+            )
+        return name
+
+    def pack(self, name: KeyValue) -> int:
+        """Return a name as a number. Raises ValueError for anything not spelled as one."""
+        if not isinstance(name, str) or not self._form.fullmatch(name):
+            raise ValueError(f"{name!r} is not a {self.title} object name")
+        start = len(self.prefix)
+        year, letters = name[start : start + 2], name[start + 2 :]
+        years: int = int(year) * 26**self.letters
+        return years + int(letters.translate(_TO_DIGITS), 26)
+
+    def unpack(self, number: int) -> str:
+        """Return the name that ``pack`` made this number of."""
+        year, rest = divmod(number, 26**self.letters)
+        places = range(self.letters - 1, -1, -1)
+        letters = "".join(_LETTERS[rest // 26**place % 26] for place in places)
+        return f"{self.prefix}{year:02d}{letters}"
+
+    @cached_property
+    def _form(self) -> re.Pattern[str]:
+        return re.compile(self.pattern, re.ASCII)
+
+
 @dataclass(frozen=True)
 class Key:
     """A name that callers look alerts up by, and the columns that may hold it."""
@@ -45,6 +110,10 @@ class Key:
     unpack: Callable[[int], KeyValue] = int
     least: int = 1
     """Of numbers: those below it stand for no alert or no object, as 0 and -1 do in LSST files."""
+    pattern: str = "[0-9]{1,18}"
+    """What its values look like, as a regular expression of JSON Schema."""
+    words: str = ""
+    """The same in words: ``a ZTF object name (ZTF, two digits, ...)``. Of numbers: nothing."""
 
     @property
     def is_number(self) -> bool:
@@ -61,10 +130,17 @@ class Key:
             raise ValueError(f"must be at least {self.least}: 0 and below stand for none")
         return found
 
-    def takes(self, text: str) -> bool:
-        """Whether a text may be one of its values."""
+    @property
+    def schema(self) -> Mapping[str, Any]:
+        """The JSON Schema of its values."""
+        if self.is_number:
+            return INT64_SCHEMA
+        return {"type": "string", "pattern": f"^{self.pattern}$"}
+
+    def takes(self, value: object) -> bool:
+        """Whether what a caller sent may be one of its values."""
         try:
-            self.parse(text)
+            self.parse(value)
         except ValueError:
             return False
         return True
@@ -92,7 +168,8 @@ class Survey:
     file_key: str
     """The key that names a saved file, where the caller gave it; the alert id otherwise."""
     response_key: str
-    """Template of the member that holds a stamp in the public dialect's JSON."""
+    """Template of the member that holds a stamp in the public dialect's JSON. In templates
+    ``{kind}`` is ``Science``, ``{lower}`` is ``science``."""
     time_scale: str
     """``utc`` or ``tai``."""
     mjd_offset: float
@@ -115,10 +192,23 @@ class Survey:
     """What a stamp's file holds besides its image -> the name of the HDU."""
     difference_follows_sign: bool
     """Whether a Difference stamp is template - science where the source is fainter."""
+    marks: tuple[str, ...] = ()
+    """Columns of which its files have at least one, and which no other survey's files have: needed
+    where another survey's ids have columns of the same names, in whatever case."""
+
+    @property
+    def title(self) -> str:
+        """The survey's name for people."""
+        return self.name.upper()
 
     @property
     def keys(self) -> tuple[Key, Key]:
         return (self.object_key, self.alert_key)
+
+    @property
+    def id_columns(self) -> frozenset[str]:
+        """The names of the columns of its keys, in lower case: files spell them in any."""
+        return frozenset(name.lower() for key in self.keys for name in key.columns)
 
     @property
     def time_name(self) -> str:
@@ -133,7 +223,11 @@ class Survey:
 
     def stamp_column_names(self, kind: str) -> tuple[str, ...]:
         """Return the dotted names under which a file may hold the stamps of ``kind``."""
-        return tuple(template.format(kind=kind) for template in self.stamp_columns)
+        return tuple(it.format(kind=kind, lower=kind.lower()) for it in self.stamp_columns)
+
+    def response_name(self, kind: str) -> str:
+        """Return the member, or the column of a table, that holds the stamps of ``kind``."""
+        return self.response_key.format(kind=kind, lower=kind.lower())
 
 
 @dataclass(frozen=True)
@@ -220,6 +314,8 @@ class View:
     """One table: the alerts of a survey, or its objects."""
 
     survey: Survey
+    title: str
+    """What it has rows of, in words that end a sentence: ``the alerts of ZTF objects``."""
     rules: tuple[Rule, ...]
     rest: str
     """Prefix of what no rule names: fields that the broker added."""
@@ -245,10 +341,16 @@ class View:
     is_default: bool = False
     """Whether ``/api/v1/schema`` has its columns by title where no endpoint is named."""
 
-    def stamp_name(self, kind: str) -> str:
-        return self.survey.response_key.format(kind=kind)
+    @property
+    def prefixes(self) -> set[str]:
+        """What the names of its columns begin with."""
+        prefixes = {rule.prefix for rule in self.rules} | {self.rest, self.stamp_name(KINDS[0])}
+        return {prefix for prefix in prefixes if prefix} | set(self.derived)
 
-    def title(self, prefix: str) -> str:
+    def stamp_name(self, kind: str) -> str:
+        return self.survey.response_name(kind)
+
+    def title_of(self, prefix: str) -> str:
         """Return what the columns with a prefix are called together."""
         return dict(self.titles).get(prefix, f"{self.survey.name.upper()} columns ({prefix})")
 

@@ -6,58 +6,23 @@ and the public API of that broker.
 
 from __future__ import annotations
 
-import re
-
 from .model import (
     STAMP_RULES,
     Curve,
     History,
     Key,
-    KeyValue,
     Listing,
     Past,
     Quality,
     Rule,
     Survey,
     View,
+    YearNames,
     parse_int64,
 )
 
-_ZTF_NAME = re.compile(r"ZTF[0-9]{2}[a-z]{7}", re.ASCII)
-
-
-def parse_ztf_name(value: object) -> str:
-    """Return ``value`` as a ZTF object name, e.g. ``ZTF24abssjsb``; raises ValueError."""
-    if not isinstance(value, str) or not _ZTF_NAME.fullmatch(value.strip()):
-        raise ValueError(
-            "must be a ZTF object name: ZTF, two digits, seven lower-case letters, "
-            "e.g. ZTF24abssjsb"
-        )
-    return value.strip()
-
-
-# int() reads digits of base 26 as 0-9 and a-p; names count with a-z.
-_LETTERS = "abcdefghijklmnopqrstuvwxyz"
-_DIGITS = "0123456789abcdefghijklmnop"
-_TO_DIGITS = str.maketrans(_LETTERS, _DIGITS)
-
-
-def pack_ztf_name(name: KeyValue) -> int:
-    """Return a ZTF object name as a number below 2^40: its year, then its letters in base 26.
-
-    Raises ValueError for anything that is not spelled as one.
-    """
-    if not isinstance(name, str) or not _ZTF_NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is not a ZTF object name")
-    return int(name[3:5]) * 26**7 + int(name[5:].translate(_TO_DIGITS), 26)
-
-
-def unpack_ztf_name(number: int) -> str:
-    """Return the name that ``pack_ztf_name`` made this number of."""
-    year, rest = divmod(number, 26**7)
-    letters = "".join(_LETTERS[rest // 26**place % 26] for place in range(6, -1, -1))
-    return f"ZTF{year:02d}{letters}"
-
+NAMES = YearNames("ZTF", 7, "ZTF", "ZTF24abssjsb")
+parse_ztf_name, pack_ztf_name, unpack_ztf_name = NAMES.read, NAMES.pack, NAMES.unpack
 
 ZTF = Survey(
     name="ztf",
@@ -74,9 +39,11 @@ ZTF = Survey(
         columns=("objectId",),
         read=parse_ztf_name,
         description="ZTF object name: ZTF, two digits, seven letters.",
-        example="ZTF24abssjsb",
+        example=NAMES.example,
         pack=pack_ztf_name,
         unpack=unpack_ztf_name,
+        pattern=NAMES.pattern,
+        words="a ZTF object name (ZTF, two digits, seven lower-case letters)",
     ),
     moving_key=None,  # each of its alerts has an object of its own
     time_columns=("candidate.jd", "jd"),
@@ -145,6 +112,7 @@ _FEATURES = (
 _FEATURE_LISTS = ("lc_features_g", "lc_features_r")
 ZTF_ALERTS = View(
     survey=ZTF,
+    title="the alerts of ZTF objects",
     rules=(
         *_PACKET,
         Rule("candidate.", "i:"),

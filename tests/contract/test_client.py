@@ -24,7 +24,6 @@ import pytest
 from astropy.io import fits
 from PIL import Image
 
-from cutout_api import client as client_module
 from cutout_api.client import CHOICES, OF_PIXELS, OWN, Client
 from cutout_api.fetch import (
     LONGEST_WAIT,
@@ -39,7 +38,7 @@ from cutout_api.fetch import (
 from cutout_api.http_cache import FolderCache
 from cutout_api.request import PARAMETERS
 from cutout_api.settings import Archive, Settings
-from cutout_api.surveys import TABLES
+from cutout_api.surveys import CURVES, KEYS, SURVEYS, TABLES
 
 from ..catalogue import catalogued
 from ..pictures import (
@@ -132,8 +131,8 @@ BAD_IDS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "a truth value": ({"id": True}, TypeError, "truth value"),
     "a float by name": ({"candid": 2.5e18}, TypeError, "2\\^53"),
     "no id": ({}, ValueError, "which alert"),
-    "another name": ({"id": "SN2024abc"}, ValueError, "neither a ZTF name nor"),
-    "too many digits": ({"id": 10**19}, ValueError, "neither a ZTF name nor"),
+    "another name": ({"id": "SN2024abc"}, ValueError, "neither an object"),
+    "too many digits": ({"id": 10**19}, ValueError, "neither an object"),
     "two numbers": ({"id": CANDID, "candid": CANDID}, ValueError, "one of them"),
     "all kinds": ({"id": OBJECT, "kind": "all"}, ValueError, "cutouts\\(id\\)"),
     "the format": ({"id": OBJECT, "return_type": "PNG"}, ValueError, "not an option"),
@@ -424,7 +423,7 @@ def test_many_ids_are_posted(client: Client) -> None:
 
 
 def test_every_parameter_is_known_to_hold_for_pixels_or_for_pictures() -> None:
-    keys = set(client_module._KEYS)
+    keys = set(KEYS)
     assert keys <= set(PARAMETERS)
     assert {*CHOICES, *OF_PIXELS, *OWN} - {"output_format"} <= set(PARAMETERS)
     pictures = set(PARAMETERS) - keys - {*CHOICES, *OF_PIXELS, *OWN}
@@ -432,7 +431,9 @@ def test_every_parameter_is_known_to_hold_for_pixels_or_for_pictures() -> None:
 
 
 def test_alerts_are_rows_of_the_table_that_the_service_has_for_them() -> None:
-    for survey, route in client_module._ROUTES_OF_ALERTS.items():
+    assert set(CURVES) == {survey.name for survey in SURVEYS}
+    for survey, curve in CURVES.items():
+        route = curve.table.rpartition("/")[2]
         assert survey in {view.survey.name for view in TABLES[route]}
 
 

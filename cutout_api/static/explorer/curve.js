@@ -25,12 +25,14 @@ const MARKERS = {
     [0.45, 1.2], [-0.45, 1.2], [-0.45, 0.45], [-1.2, 0.45], [-1.2, -0.45], [-0.45, -0.45],
   ),
 };
-/** By band, whatever the survey. */
+/** By band, whatever the survey; another band has the shape that its letters happen to give. */
 export const BAND_MARKERS = { u: "pentagon", g: "circle", r: "square", i: "diamond", z: "triangle", y: "cross" };
 const LIMIT = { d: polygon([-0.8, -0.4], [0.8, -0.4], [0, 0.9]), class: "limit" };
 /** Smaller than the others, so that many of them hide nothing. */
 const SMALL = ["forced"];
-const markerOf = (band) => ({ d: MARKERS[BAND_MARKERS[band]] ?? MARKERS.circle, class: "marker" });
+const shapes = Object.values(MARKERS);
+const otherShape = (band) => shapes[[...(band ?? "")].reduce((sum, letter) => sum + letter.codePointAt(0), 0) % shapes.length];
+const markerOf = (band) => ({ d: MARKERS[BAND_MARKERS[band]] ?? otherShape(band), class: "marker" });
 
 function make(name, attributes = {}, ...children) {
   const element = document.createElementNS(SVG, name);

@@ -15,6 +15,7 @@ const HOLDING = 90; // ms: a key that is held down passes over epochs
 const find = (selector) => document.querySelector(selector);
 const explorer = find("#explorer");
 const surveys = JSON.parse(explorer.dataset.surveys);
+const siteTitle = document.title;
 const keyNames = Object.values(surveys).flatMap((survey) => [survey.alertKey, survey.objectKey]);
 const stamps = new Stamps(find("#stamps"), find("#readout"));
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
@@ -125,7 +126,7 @@ async function open({ id, path = "", epoch = null, band = "" }, step) {
   stopBlinking();
   explorer.hidden = true;
   find("#curve").removeAttribute("aria-busy");
-  document.title = id ? `${id} · Cutout API` : "Stamps of ZTF and LSST alerts · Cutout API";
+  document.title = id ? `${id} · Cutout API` : siteTitle;
   if (!id) return status("");
   status(`Looking for ${id} …`);
   explorer.setAttribute("aria-busy", "true");
@@ -165,12 +166,20 @@ function useMatch(match, matches) {
   if (!bands.includes(view.band)) view.band = "";
   fillBands(bands.filter((band) => view.epochs.some((epoch) => epoch.band === band)));
   const others = matches.filter((other) => other !== match);
+  view.isShared = others.some((other) => other.key === match.key);
   const { object, moving, alert } = view.epochs[0];
   find("#curve-title").textContent = object ?? (moving ? `${survey.movingKey} ${moving}` : alert);
   find("#curve-note").replaceChildren(
-    ...others.map((other) => make("a", { href: writeAddress("/", { [other.key]: other.value }) }, `It is a ${other.key} too.`)),
+    ...others.map((other) => make("a", { href: writeAddress("/", addressOf(other, match)) }, `It is a ${other.key} too.`)),
   );
   explorer.hidden = false;
+}
+
+/** Names another thing that an id is: by its object where it is called as the first is. */
+function addressOf(other, match) {
+  const { objectKey } = surveys[other.survey];
+  const object = other.key === match.key ? other.epochs[0][objectKey] : null;
+  return object ? { [objectKey]: object } : { [other.key]: other.value };
 }
 
 function startingEpoch(asked) {
@@ -337,7 +346,7 @@ async function goTo(alert, step, wait = 0) {
 }
 
 async function recall(alert, signal) {
-  const key = `${view.path} ${view.survey.alertKey} ${alert}`;
+  const key = `${view.path} ${view.survey.title} ${alert}`;
   if (!remembered.has(key)) {
     const found = await loadAlert(alert, signal);
     remembered.set(key, found);
@@ -346,7 +355,12 @@ async function recall(alert, signal) {
   return remembered.get(key);
 }
 
-const identity = (alert) => ({ hdfsPath: view.path, [view.survey.alertKey]: alert });
+/** Names an alert; its object too where surveys share the name of the key, and both have such an id. */
+function identity(alert) {
+  const { alertKey, objectKey } = view.survey;
+  const object = view.isShared && view.epochs.find((epoch) => epoch.alert === alert)?.object;
+  return { hdfsPath: view.path, ...(object && { [objectKey]: object }), [alertKey]: alert };
+}
 
 /** Asks for all stamps at once, and for each alone where one is missing or damaged. */
 async function loadAlert(alert, signal) {
@@ -372,7 +386,7 @@ function readAlert(arrays, infos, problems) {
   const images = new Map();
   for (const array of arrays) {
     for (const [name, rows] of Object.entries(array)) {
-      const kind = KINDS.find((known) => name.includes(known));
+      const kind = KINDS.find((known) => name.toLowerCase().includes(known.toLowerCase()));
       images.set(kind, makeImage(kind, rows));
     }
   }

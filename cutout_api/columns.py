@@ -9,17 +9,31 @@ public API of the Fink broker.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import NamedTuple
 
 import orjson
 import pyarrow as pa
 
 from .derived import DERIVED, Derived
-from .layouts import exact_integers, is_text, named_once, spellings, text_of
+from .layouts import exact_integers, is_text, listed, named_once, spellings, text_of
 from .surveys import Survey, View, read_descriptions
+
+
+class Description(NamedTuple):
+    """What is known of a column, whatever a file holds; empty: nothing."""
+
+    unit: str = ""
+    text: str = ""
+    type: str = ""
+    """As callers are told it. Only what the public schema has, in files or not, has one."""
+    ucd: str = ""
+    """What kind of quantity it is: IVOA's UCD1+, for VOTables."""
+
+
+_MAIN = ";meta.main"
 
 
 @dataclass(frozen=True)
@@ -31,6 +45,8 @@ class Column:
     asked: bool
     convert: Callable[[pa.Array], pa.Array] | None = None
     """What makes ``type`` of what the file holds; None: that is the type."""
+    is_former: bool = False
+    """Whether this is a name of before, which is understood and in no list."""
 
 
 _KNOWN_SCHEMAS = 16
@@ -56,36 +72,64 @@ def _name_columns(view: View, schema: pa.Schema) -> dict[str, Column]:
 
     Of two columns that differ only in case each keeps its own.
     """
-    found: list[tuple[int, str, Column]] = []
+    found: list[tuple[int, str, str, Column]] = []
     kinds = named_once(list(leaves(schema)))
     spelled = spellings(kinds)
-    usual = _usual_names(view.described, tuple(view.survey.bands.values()))
+    usual = usual_names(view)
     for path, kind in kinds.items():
         convert, any_case = _id_conversion(view.survey, path, kind), path.lower() in spelled
         if convert is None and _is_bytes(kind):
             continue
-        place, name, asked = len(view.rules), path, False
+        place, name, asked, former = len(view.rules), path, False, ""
         prefix: str | None = view.rest
         for number, rule in enumerate(view.rules):
             matched = rule.name(path, any_case=any_case)
             if matched is not None:
                 place, prefix, name, asked = number, rule.prefix, matched, rule.asked
+                former = rule.former
                 break
         if prefix is None:
             continue
-        name = prefix + name.replace(".", "_")
+        name = name.replace(".", "_")
+        former = former and former + name
+        name = prefix + name
         if any_case:
             name = usual.get(name.lower(), name)
         column = Column(path, kind, asked)
         if convert is not None:
             twin = _exact_twin(view.survey, path, kinds, spelled)
             column = Column(twin, convert[0], asked, convert[1])
-        found.append((place, name, column))
+        found.append((place, name, former, column))
     found.sort(key=lambda entry: entry[0])
+    return _settle_names(found) | _listings(view, schema)
+
+
+def _settle_names(found: Iterable[tuple[int, str, str, Column]]) -> dict[str, Column]:
+    """Return columns by name, each with a name of its own.
+
+    A column that is called so keeps its name; a field that lost the name of its struct has it back
+    where it would meet such a column, or one that lost it before. So none is hidden.
+    """
+    own = {name for _, name, former, _ in found if not former}
     columns: dict[str, Column] = {}
-    for _, name, column in found:
-        columns.setdefault(name, column)
-    return columns
+    before: dict[str, Column] = {}
+    for _, name, former, column in found:
+        if former:
+            before[former] = replace(column, asked=True, is_former=True)
+        is_taken = former and (name in own or name in columns)
+        columns.setdefault(former if is_taken else name, column)
+    return columns | {name: it for name, it in before.items() if name not in columns}
+
+
+def _listings(view: View, schema: pa.Schema) -> dict[str, Column]:
+    """Return the columns that are many in a file and one text in the table."""
+    spelled = spellings(schema.names)
+    paths = {it: spelled.get(it.column.lower()) for it in view.listings}
+    return {
+        listing.name: Column(path, pa.string(), False, partial(listed, listing.fields))
+        for listing, path in paths.items()
+        if path is not None and pa.types.is_nested(schema.field(path).type)
+    }
 
 
 Conversion = tuple[pa.DataType, Callable[[pa.Array], pa.Array]]
@@ -123,15 +167,41 @@ def _inexactness(kind: pa.DataType) -> int:
     return 0 if pa.types.is_integer(kind) else 2 if pa.types.is_floating(kind) else 1
 
 
+def public_types(view: View) -> Mapping[str, pa.DataType]:
+    """Return the columns of a table's public schema, which files need not have, and their types.
+
+    Those that today's service has: they are null where a file lacks them. Stamps are none of them.
+    """
+    return _public_types(view.described, tuple(view.survey.bands.values()))
+
+
+@cache
+def _public_types(
+    described: tuple[tuple[str, str], ...], bands: tuple[str, ...]
+) -> Mapping[str, pa.DataType]:
+    types = {name: _TYPES.get(found.type) for name, found in _described(described, bands)}
+    return {name: kind for name, kind in types.items() if kind is not None}
+
+
 @cache
 def _usual_names(described: tuple[tuple[str, str], ...], bands: tuple[str, ...]) -> dict[str, str]:
     """Return the names that are described, by what they are in lower case."""
-    return {
-        name.lower(): name
-        for prefix, section in described
-        for short in _descriptions()[section]
-        for name in (prefix + short.replace("*", band, 1) for band in bands)
-    }
+    return {name.lower(): name for name, _ in _described(described, bands)}
+
+
+def _described(
+    described: tuple[tuple[str, str], ...], bands: tuple[str, ...]
+) -> Iterator[tuple[str, Description]]:
+    """Yield the name and the description of what is described, each band for itself."""
+    for prefix, section in described:
+        for short, members in _descriptions()[section].items():
+            for band in bands if "*" in short else ("",):
+                yield prefix + short.replace("*", band, 1), Description(*members)
+
+
+def usual_names(view: View) -> dict[str, str]:
+    """Return the names of a table in the survey's spelling, by what they are in lower case."""
+    return _usual_names(view.described, tuple(view.survey.bands.values()))
 
 
 def derived_of(view: View) -> tuple[Derived, ...]:
@@ -189,41 +259,42 @@ def _descriptions() -> dict[str, dict[str, list[str]]]:
     return defaultdict(dict, content)  # a survey need not describe its columns
 
 
-def describe(view: View, name: str) -> tuple[str, str]:
-    """Return a column's unit and what it is, both empty where nobody has written them down."""
+def describe(view: View, name: str) -> Description:
+    """Return what is known of a column; of one that nobody has written down, nothing."""
     for prefix, section in view.described:
         if name.startswith(prefix):
-            short = name[len(prefix) :]
-            known = _descriptions()[section]
-            if short in known:
-                unit, text = known[short]
-                return unit, text
-            return _described_by_band(known, short)
-    return "", ""
+            found = _describe(_descriptions()[section], name[len(prefix) :])
+            # What tells the rows of its own table apart does not tell those of another.
+            is_own = prefix.endswith(":")
+            return found if is_own else found._replace(ucd=found.ucd.removesuffix(_MAIN))
+    return Description()
 
 
-def _described_by_band(known: Mapping[str, Any], name: str) -> tuple[str, str]:
-    """Describe what stands there once for all bands: ``u_psfFluxMean`` as ``*_psfFluxMean``."""
+def _describe(known: Mapping[str, list[str]], name: str) -> Description:
+    """Describe a column; for all bands it may stand there once: ``u_psfFluxMean`` as ``*_...``."""
+    if name in known:
+        return Description(*known[name])
     band, _, rest = name.partition("_")
     if len(band) != 1 or f"*_{rest}" not in known:
-        return "", ""
-    unit, text = known[f"*_{rest}"]
-    return unit, text.replace("{band}", band)
+        return Description()
+    found = Description(*known[f"*_{rest}"])
+    return found._replace(text=found.text.replace("{band}", band))
+
+
+_TYPES = {
+    "long": pa.int64(),
+    "int": pa.int32(),
+    "double": pa.float64(),
+    "float": pa.float32(),
+    "boolean": pa.bool_(),
+    "string": pa.string(),
+}
 
 
 def type_name(kind: pa.DataType) -> str:
     """Return a type as callers are told it."""
     if pa.types.is_dictionary(kind):
         return type_name(kind.value_type)
-    names = {
-        pa.int64(): "long",
-        pa.int32(): "int",
-        pa.int16(): "int",
-        pa.int8(): "int",
-        pa.float64(): "double",
-        pa.float32(): "float",
-        pa.bool_(): "boolean",
-        pa.string(): "string",
-        pa.large_string(): "string",
-    }
+    names = {kind: name for name, kind in _TYPES.items()}
+    names |= {pa.int16(): "int", pa.int8(): "int", pa.large_string(): "string"}
     return names.get(kind, str(kind))

@@ -1,4 +1,4 @@
-"""Columns that are worked out from others: dates, the constellation, a classification."""
+"""Columns that are worked out from others: dates, a classification, rates and colours."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from .rates import Points, colours, rates
 
 Inputs = Mapping[str, pa.Array]
 Rows = NDArray[np.bool_]
@@ -23,8 +25,27 @@ class Derived:
     needs: tuple[str, ...]
     """Without one of these the column is null."""
     may_need: tuple[str, ...]
-    compute: Callable[[Inputs], pa.Array]
+    compute: Callable[[Any], pa.Array]
+    """From its inputs, or from what ``first`` made of them."""
     type: pa.DataType
+    first: Callable[[Inputs], Any] | None = None
+    """What several columns are made of, which need the same: made once for all of them."""
+
+    def values(self, columns: Inputs, made: dict[Any, Any]) -> pa.Array | None:
+        """Return the column of rows that have these columns; None where it has no inputs.
+
+        ``made`` keeps what columns share from one call to the next.
+        """
+        if not all(name in columns for name in self.needs):
+            return None
+        inputs: Any = {
+            name: columns[name] for name in (*self.needs, *self.may_need) if name in columns
+        }
+        if self.first is None:
+            return self.compute(inputs)
+        if self.first not in made:
+            made[self.first] = self.first(inputs)
+        return self.compute(made[self.first])
 
 
 def to_numbers(values: pa.Array) -> NDArray[np.float64]:
@@ -226,6 +247,47 @@ def classify(inputs: Inputs) -> pa.Array:
     return pa.array(found, pa.string())
 
 
+# --- rates and colours -------------------------------------------------------------------------
+
+GREEN, RED = 1.0, 2.0
+"""Of ``i:fid``. The broker gives neither rates nor colours of the third band."""
+
+
+def shown_numbers(values: pa.Array) -> NDArray[np.float64]:
+    """Return numbers as answers show them: a float32 as its shortest decimal.
+
+    So that what is worked out here is what anybody gets who works it out from an answer, as the
+    broker does from its texts.
+    """
+    return to_numbers(values.cast(pa.string()) if pa.types.is_float32(values.type) else values)
+
+
+_POINTS = ("i:objectId", "i:jd", "i:fid", "i:magpsf", "i:sigmapsf")
+
+
+def changes(inputs: Inputs) -> dict[str, NDArray[np.float64]]:
+    """Return rate and colour of each alert, by the name of the column; not finite: none."""
+    objects, *numbers = (inputs[name] for name in _POINTS)
+    points = Points(to_texts(objects).astype(str), *map(shown_numbers, numbers))
+    rate = rates(points, (GREEN, RED))
+    colour, change = colours(points, GREEN, RED)
+    return {
+        "v:rate": rate.values,
+        "v:sigma(rate)": rate.errors,
+        "v:g-r": colour.values,
+        "v:sigma(g-r)": colour.errors,
+        "v:rate(g-r)": change.values,
+        "v:sigma(rate(g-r))": change.errors,
+    }
+
+
+def _change(name: str) -> Derived:
+    def pick(found: dict[str, NDArray[np.float64]]) -> pa.Array:
+        return pa.array(found[name], pa.float64(), mask=~np.isfinite(found[name]))
+
+    return Derived(name, _POINTS, (), pick, pa.float64(), changes)
+
+
 _TEXT_INPUTS = ("d:cdsxmatch", "d:tracklet", "d:mulens_class_1", "d:mulens_class_2")
 
 ZTF_DERIVED = (
@@ -258,6 +320,12 @@ ZTF_DERIVED = (
         classify,
         pa.string(),
     ),
+    _change("v:rate"),
+    _change("v:sigma(rate)"),
+    _change("v:g-r"),
+    _change("v:sigma(g-r)"),
+    _change("v:rate(g-r)"),
+    _change("v:sigma(rate(g-r))"),
 )
 
 DERIVED: Mapping[str, Derived] = {derived.name: derived for derived in ZTF_DERIVED}

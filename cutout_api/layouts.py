@@ -7,6 +7,7 @@ of one, does it here. Source: parquet-format, LogicalTypes (lists, decimals, str
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -325,6 +326,42 @@ def text_of(values: pa.Array) -> pa.Array:
     """Return bytes as the text that they are."""
     texts = plain_values(values).to_pylist()
     return pa.array([None if it is None else decoded(it) for it in texts], pa.string())
+
+
+def listed(fields: Sequence[str], values: pa.Array) -> pa.Array:
+    """Return numbers that a file keeps as structs, maps or lists as text: each a JSON list.
+
+    Those of a struct or a map come in the order of ``fields``, null where one is not there, then
+    those that ``fields`` does not name. A null is ``[]``, and NaN is NaN, which Python reads: so
+    does Spark write them, and today's clients read what it writes.
+    """
+    if pa.types.is_struct(values.type):
+        names = [field.name for field in values.type]
+        rows = zip(*(_numbers(child) for child in values.flatten()), strict=True)
+        found = [dict(zip(names, row, strict=True)) for row in rows]
+        there = values.is_valid().to_pylist()
+        lists = [
+            _in_order(fields, row) if valid else () for row, valid in zip(found, there, strict=True)
+        ]
+    elif pa.types.is_map(values.type):
+        lists = [_in_order(fields, dict(row or ())) for row in values.to_pylist()]
+    else:
+        lists = [row or () for row in values.to_pylist()]
+    return pa.array([json.dumps(list(row), default=str) for row in lists], pa.string())
+
+
+def _in_order(fields: Sequence[str], row: dict[str, Any]) -> Sequence[Any]:
+    if not row:
+        return ()
+    return (*(row.pop(name, None) for name in fields), *row.values())
+
+
+def _numbers(values: pa.Array) -> list[Any]:
+    """Return numbers as Python's; a float32 as what its shortest decimal says."""
+    if pa.types.is_float32(values.type):
+        values = values.cast(pa.string()).cast(pa.float64())
+    found: list[Any] = values.to_pylist()
+    return found
 
 
 def stamps_of(values: pa.Array) -> Iterator[StoredCell]:

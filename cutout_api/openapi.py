@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from itertools import combinations
 from typing import Any
@@ -14,7 +15,7 @@ from .formatter import FORMATS
 from .request import IDENTIFY_PARAMETERS, INFO_PARAMETERS, PARAMETERS, Parameter
 from .surveys import KEYS, SURVEYS, TABLES
 from .table_formats import TABLE_FORMATS
-from .table_request import SCHEMA_PARAMETERS, TABLE_PARAMETERS
+from .table_request import COLUMN_PARAMETERS, SCHEMA_PARAMETERS, TABLE_PARAMETERS
 
 PROBLEM_SCHEMA = {
     "type": "object",
@@ -126,12 +127,26 @@ _COLUMNS = {
     "required": ["columns"],
     "properties": {"columns": {"type": "array", "items": _COLUMN}},
 }
-_BY_NAME = {
+_SCHEMA = {
     "type": "object",
-    "description": "By survey, table and name",
+    "description": "Columns by title and name without prefix, and by survey, table and name",
     "additionalProperties": {
         "type": "object",
-        "additionalProperties": {"type": "object", "additionalProperties": _COLUMN},
+        "additionalProperties": {
+            "oneOf": [
+                {
+                    "type": "object",
+                    "required": ["type", "doc"],
+                    "properties": {"type": {"type": "string"}, "doc": {"type": "string"}},
+                },
+                {
+                    "type": "object",
+                    "description": "A table",
+                    "not": {"required": ["type", "doc"]},
+                    "additionalProperties": _COLUMN,
+                },
+            ]
+        },
     },
 }
 
@@ -186,8 +201,11 @@ def describe_service() -> dict[str, Any]:
                 },
             },
             **{f"/api/v1/{route}": _table(route) for route in TABLE_PARAMETERS},
-            "/api/v1/schema": {"get": _columns("getSchema", _BY_NAME)},
-            "/api/v1/columns": {"get": _columns("getColumns", _COLUMNS)},
+            "/api/v1/schema": {
+                "get": _columns("getSchema", _SCHEMA, SCHEMA_PARAMETERS),
+                "post": _posted_schema(),
+            },
+            "/api/v1/columns": {"get": _columns("getColumns", _COLUMNS, COLUMN_PARAMETERS)},
             "/api/v1/cutouts/info": {
                 "get": {
                     "operationId": "getInfo",
@@ -327,20 +345,51 @@ def _table_responses(json_schema: dict[str, Any]) -> dict[str, Any]:
     return {"200": rows, "304": _NOT_MODIFIED, **_problems()}
 
 
-def _columns(operation: str, schema: dict[str, Any]) -> dict[str, Any]:
+def _columns(
+    operation: str, schema: dict[str, Any], parameters: Mapping[str, Parameter]
+) -> dict[str, Any]:
     return {
         "operationId": operation,
         "tags": ["tables"],
         "summary": "Every column of the tables: type, unit and what it is",
-        "parameters": [_query(parameter) for parameter in SCHEMA_PARAMETERS.values()],
-        "responses": {
-            "200": {
-                "description": "The columns",
-                "content": {"application/json": {"schema": schema}},
-            },
-            "304": _NOT_MODIFIED,
-            **_problems(),
+        "parameters": [_query(parameter) for parameter in parameters.values()],
+        "responses": _column_responses(schema),
+    }
+
+
+def _column_responses(schema: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "200": {
+            "description": "The columns",
+            "content": {"application/json": {"schema": schema}},
         },
+        "304": _NOT_MODIFIED,
+        **_problems(),
+    }
+
+
+def _posted_schema() -> dict[str, Any]:
+    body = {
+        "type": "object",
+        "properties": {
+            known.name: {**known.json_schema(), "description": known.description}
+            for known in SCHEMA_PARAMETERS.values()
+        },
+        "additionalProperties": False,
+    }
+    example = {"endpoint": SCHEMA_PARAMETERS["endpoint"].example}
+    return {
+        "operationId": "postSchema",
+        "tags": ["tables"],
+        "summary": "The columns of an endpoint by title",
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": body, "example": example},
+                "application/x-www-form-urlencoded": {"schema": body},
+            },
+        },
+        "responses": _column_responses(_SCHEMA),
     }
 
 

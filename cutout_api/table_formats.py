@@ -44,8 +44,12 @@ class Head:
     schema: pa.Schema
     """Of the plain columns."""
     stamps: tuple[str, ...] = ()
-    describe: Callable[[str], tuple[str, str]] = lambda _: ("", "")
-    """Name of a column -> its unit and what it is."""
+    describe: Callable[[str], tuple[str, str, str, str]] = lambda _: ("", "", "", "")
+    """Name of a column -> its unit, what it is, its type in the public schema, and its UCD."""
+    time_scale: str = ""
+    """Of the columns that are times: ``utc`` or ``tai``."""
+    mjd_offset: float = 0.0
+    """Those times minus this are Modified Julian Dates."""
 
 
 @dataclass(frozen=True)
@@ -187,16 +191,28 @@ VOTABLE_TYPES: tuple[tuple[Callable[[pa.DataType], bool], str], ...] = (
 _NOT_XML = "[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\ufffe\uffff]"
 
 
+# What of a UCD begins so is in the frame of this ID, if its unit is the one behind.
+FRAMES = (
+    ("pos.eq.", "frame_sky", "deg"),
+    ("time.epoch", "frame_time", "d"),
+    ("time.start", "frame_time", "d"),
+    ("time.end", "frame_time", "d"),
+)
+
+
 def write_votable(head: Head, chunks: Iterable[Chunk]) -> Iterator[bytes]:
     """Write a VOTable 1.4 with its cells as text; an empty cell is a null."""
+    fields = [
+        _votable_field(head, field, id_)
+        for field, id_ in zip(head.schema, _xml_ids(head.schema.names), strict=True)
+    ]
     yield (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         '<VOTABLE version="1.4" xmlns="http://www.ivoa.net/xml/VOTable/v1.3">\n'
-        '<RESOURCE type="results"><INFO name="QUERY_STATUS" value="OK"/>\n<TABLE>\n'
-        + "".join(
-            _votable_field(head, field, id_)
-            for field, id_ in zip(head.schema, _xml_ids(head.schema.names), strict=True)
-        )
+        '<RESOURCE type="results"><INFO name="QUERY_STATUS" value="OK"/>\n'
+        + _votable_frames(head, "".join(fields))
+        + "<TABLE>\n"
+        + "".join(fields)
         + "<DATA><TABLEDATA>\n"
     ).encode()
     for chunk in chunks:
@@ -217,14 +233,28 @@ def _xml_ids(names: Iterable[str]) -> list[str]:
     return list(found)
 
 
+def _votable_frames(head: Head, fields: str) -> str:
+    """Return the frames that fields refer to."""
+    origin = "JD-origin" if head.mjd_offset else "MJD-origin"
+    elements = {
+        "frame_sky": 'COOSYS ID="frame_sky" system="ICRS"',
+        "frame_time": f'TIMESYS ID="frame_time" timescale="{head.time_scale.upper()}" '
+        f'timeorigin="{origin}" refposition="TOPOCENTER"',
+    }
+    found = (words for id_, words in elements.items() if f' ref="{id_}"' in fields)
+    return "".join(f"<{words}/>\n" for words in found)
+
+
 def _votable_field(head: Head, field: pa.Field, id_: str) -> str:
     described = (words for check, words in VOTABLE_TYPES if check(field.type))
     datatype = next(described, 'datatype="unicodeChar" arraysize="*"')
-    unit, text = head.describe(field.name)
-    unit = f" unit={quoteattr(unit)}" if unit else ""
+    unit, text, _, ucd = head.describe(field.name)
+    frames = (frame for start, frame, of in FRAMES if ucd.startswith(start) and unit == of)
+    values = {"unit": unit, "ucd": ucd, "ref": next(frames, "")}
+    more = "".join(f" {name}={quoteattr(value)}" for name, value in values.items() if value)
     text = f"<DESCRIPTION>{escape(text)}</DESCRIPTION>" if text else ""
     name = re.sub(_NOT_XML, "\ufffd", field.name)
-    return f"<FIELD ID={quoteattr(id_)} name={quoteattr(name)} {datatype}{unit}>{text}</FIELD>\n"
+    return f"<FIELD ID={quoteattr(id_)} name={quoteattr(name)} {datatype}{more}>{text}</FIELD>\n"
 
 
 def _votable_cells(column: pa.ChunkedArray) -> list[str]:

@@ -9,7 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import ConflictingParameters, InvalidParameter, MissingParameter
+from .errors import (
+    ConflictingParameters,
+    InvalidParameter,
+    MissingParameter,
+    RouteNotFound,
+    nearest,
+    shorten,
+)
 from .request import (
     ALL,
     Parameter,
@@ -17,9 +24,20 @@ from .request import (
     key_schemas,
     parse_key,
     parse_number,
+    parse_text,
     parse_values,
 )
-from .surveys import KINDS, SURVEYS, TABLES, Key, KeyValue, Survey, View, list_titles
+from .surveys import (
+    KINDS,
+    SURVEYS,
+    TABLES,
+    Key,
+    KeyValue,
+    Survey,
+    View,
+    list_titles,
+    parse_int64,
+)
 from .table_formats import TABLE_FORMATS
 
 MAX_NAME = 200
@@ -82,6 +100,14 @@ def parse_columns(value: Any) -> tuple[str, ...] | None:
     return None if EVERY in names else names
 
 
+def parse_version(value: Any) -> int:
+    """Return a whole number, 0 or above."""
+    number = parse_int64(value)
+    if number < 0:
+        raise ValueError("must be 0 or above")
+    return number
+
+
 def _id_parameter(name: str, surveys: Sequence[Survey], *, required: bool) -> Parameter:
     keys = [survey.object_key for survey in surveys]
     return Parameter(
@@ -119,9 +145,15 @@ _COMMON = (
 )
 _HISTORY = Parameter(
     "withupperlim",
-    "True: the upper limits and measurements that the alerts' histories hold besides, told apart "
-    "by the column d:tag. Only for "
-    f"{list_titles(view.survey for view in TABLES['objects'] if view.history)}.",
+    "True: what the alerts' histories hold besides, upper limits, detections and forced "
+    "photometry, told apart by a column: "
+    + "; ".join(
+        f"{view.history.tag} for {view.survey.title}"
+        for views in TABLES.values()
+        for view in views
+        if view.history and view.shows_alerts
+    )
+    + ".",
     parse_boolean,
     example=True,
     schema=_BOOLEAN_SCHEMA,
@@ -134,7 +166,12 @@ _TIME = Parameter(
     example=60924.3322219485,
     schema={"anyOf": [{"type": "number"}, {"type": "string", "pattern": "^[0-9.eE+-]+$"}]},
 )
-_MORE: Mapping[str, tuple[Parameter, ...]] = {"objects": (_HISTORY,), "sources": (_TIME,)}
+_STAMPS = ("withcutouts", "cutout-kind")
+_MORE: Mapping[str, tuple[Parameter, ...]] = {
+    "objects": (_HISTORY,),
+    "sources": (_HISTORY, _TIME),
+    "fp": (),
+}
 
 
 def _parameters(route: str) -> dict[str, Parameter]:
@@ -143,14 +180,19 @@ def _parameters(route: str) -> dict[str, Parameter]:
         surveys.setdefault(view.survey.object_key.name, []).append(view.survey)
     one = len(surveys) == 1
     ids = tuple(_id_parameter(name, some, required=one) for name, some in surveys.items())
-    return {parameter.name: parameter for parameter in (*ids, *_COMMON, *_MORE[route])}
+    common = [
+        parameter
+        for parameter in _COMMON
+        if parameter.name not in _STAMPS or any(view.shows_alerts for view in TABLES[route])
+    ]
+    return {parameter.name: parameter for parameter in (*ids, *common, *_MORE[route])}
 
 
 TABLE_PARAMETERS: Mapping[str, Mapping[str, Parameter]] = {
     route: _parameters(route) for route in TABLES
 }
 _SURVEY_NAMES = tuple(survey.name for survey in SURVEYS)
-SCHEMA_PARAMETERS: Mapping[str, Parameter] = {
+COLUMN_PARAMETERS: Mapping[str, Parameter] = {
     parameter.name: parameter
     for parameter in (
         choice_parameter(
@@ -158,6 +200,51 @@ SCHEMA_PARAMETERS: Mapping[str, Parameter] = {
         ),
     )
 }
+CUTOUTS_ENDPOINT = "/api/v1/cutouts"
+ENDPOINTS: Mapping[str, tuple[View, ...]] = {
+    **{f"/api/v1/{route}": views for route, views in TABLES.items()},
+    CUTOUTS_ENDPOINT: tuple(
+        {
+            view.survey.name: view
+            for views in TABLES.values()
+            for view in views
+            if view.shows_alerts
+        }.values()
+    ),
+}
+"""What has columns, and the tables whose columns these are."""
+_VERSION_SCHEMA = {
+    "oneOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]{1,18}$"}]
+}
+_VERSION = "LSST's schema version. Understood and not used: the columns are those of the archive."
+SCHEMA_PARAMETERS: Mapping[str, Parameter] = {
+    parameter.name: parameter
+    for parameter in (
+        *COLUMN_PARAMETERS.values(),
+        Parameter(
+            "endpoint",
+            "The address whose columns are asked for, by their titles: "
+            f"{', '.join(ENDPOINTS)}. Without it: those of ZTF by title, and all by survey.",
+            parse_text,
+            example="/api/v1/sources",
+        ),
+        *(
+            Parameter(name, _VERSION, parse_version, example=example, schema=_VERSION_SCHEMA)
+            for name, example in (("major_version", 10), ("minor_version", 0))
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class SchemaRequest:
+    """Which columns are asked for, checked."""
+
+    surveys: tuple[Survey, ...]
+    endpoint: str | None
+    """One of ``ENDPOINTS``; None: all of them."""
+    is_one_survey: bool
+    """Whether a survey is named."""
 
 
 def parse_table_request(payload: Mapping[str, Any], route: str, most_ids: int) -> TableRequest:
@@ -169,7 +256,7 @@ def parse_table_request(payload: Mapping[str, Any], route: str, most_ids: int) -
         raise InvalidParameter(
             name, f"{name} holds {len(ids)} ids; ask for at most {most_ids} at once"
         )
-    history = values.get(_HISTORY.name, False)
+    history = values.get(_HISTORY.name, not view.shows_alerts)
     if history and view.history is None:
         raise ConflictingParameters(
             _HISTORY.name, f"{view.survey.title} alerts have no {_HISTORY.name}"
@@ -217,5 +304,30 @@ def _parse_object(values: Mapping[str, Any], route: str) -> tuple[View, tuple[Ke
 
 def parse_survey(payload: Mapping[str, Any]) -> tuple[Survey, ...]:
     """Return the surveys whose columns are asked for: one, or all."""
-    wanted = parse_values(payload, SCHEMA_PARAMETERS).get("survey")
+    return _surveys(parse_values(payload, COLUMN_PARAMETERS))
+
+
+def _surveys(values: Mapping[str, Any]) -> tuple[Survey, ...]:
+    wanted = values.get("survey")
     return tuple(survey for survey in SURVEYS if wanted in (None, survey.name))
+
+
+def parse_schema_request(payload: Mapping[str, Any]) -> SchemaRequest:
+    """Return what is asked of ``/api/v1/schema``.
+
+    Raises a BadRequest that names the parameter, RouteNotFound for an endpoint that is none.
+    """
+    values = parse_values(payload, SCHEMA_PARAMETERS)
+    endpoint = values.get("endpoint")
+    if endpoint is not None:
+        given, endpoint = endpoint, f"/{endpoint.strip().strip('/')}"
+        if endpoint not in ENDPOINTS:
+            near = nearest(endpoint, ENDPOINTS)
+            hint = f"; did you mean {near}?" if near else ""
+            raise RouteNotFound(
+                f"{shorten(given)} is no endpoint that has columns{hint}",
+                parameter="endpoint",
+                allowed=list(ENDPOINTS),
+                suggestion=near,
+            )
+    return SchemaRequest(_surveys(values), endpoint, "survey" in values)

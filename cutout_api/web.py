@@ -73,21 +73,19 @@ from .request import (
     parse_info_request,
     parse_request,
 )
+from .schema import describe_columns, describe_schema
 from .settings import Limits, Settings
 from .surveys import KEYS, list_titles
 from .table_formats import TABLE_FORMATS
 from .table_request import (
     TABLE_PARAMETERS,
     TableRequest,
+    parse_schema_request,
     parse_survey,
     parse_table_request,
 )
 from .tables import Answer as TableAnswer
-from .tables import (
-    Tables,
-    describe_columns,
-    group_columns,
-)
+from .tables import Tables
 from .work import Places, has_left
 
 log = logging.getLogger("cutout_api")
@@ -364,10 +362,14 @@ def _add_tables(app: Flask, tables: Tables, limits: Limits, places: Places) -> N
     def sources() -> Response:
         return answer("sources")
 
-    @app.get("/api/v1/schema")
+    @app.route("/api/v1/fp", methods=["GET", "POST"])
+    def fp() -> Response:
+        return answer("fp")
+
+    @app.route("/api/v1/schema", methods=["GET", "POST"])
     def schema() -> Response:
-        entries = describe_columns(tables, parse_survey(_payload()))
-        return _json(group_columns(entries), BRIEFLY)
+        asked = parse_schema_request(_payload())
+        return _json(describe_schema(tables, asked), BRIEFLY)
 
     @app.get("/api/v1/columns")
     def columns() -> Response:

@@ -240,6 +240,9 @@ class Rule:
     """Of the names in the table; None: not shown."""
     asked: bool = False
     """Only where a caller names it."""
+    former: str = ""
+    """Prefix of the names that the fields of a struct had before, and have where another column
+    has the one with ``prefix``."""
 
     def name(self, path: str, *, any_case: bool) -> str | None:
         """Return the name of a leaf that this rule is for, without its prefix."""
@@ -251,23 +254,59 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class History:
-    """The measurements before an alert that its packet repeats."""
+class Listing:
+    """A struct, a map or a list of numbers that a table shows as one text, a JSON list."""
 
     column: str
-    """A list of structs, whose fields are named as ``rule`` names them."""
-    rule: Rule
-    object_name: str
-    alert_name: str
-    time_name: str
-    band_name: str
+    name: str
+    """In the table."""
+    fields: tuple[str, ...]
+    """Of the struct or the map, in the order of the list: by its place a reader knows each."""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What tells measurements apart that are valid, bad, and upper limits."""
+
     value_name: str
     """Of the measurement: null in an upper limit."""
     least: tuple[str, float]
     """A column and what it must at least be for the measurement to be valid,"""
     zero: str
     """and one that must be zero."""
+
+
+@dataclass(frozen=True)
+class Past:
+    """One list of measurements that the packet of an alert repeats: a struct for each."""
+
+    column: str
     tag: str
+    """What the table's column of tags says of its rows, where no ``quality`` says it."""
+    id_name: str | None = None
+    """The column of the table with what names one measurement; None: there are no ids."""
+    are_alerts: bool = False
+    """Whether they have packets of their own; ``id_name`` is then the alerts'."""
+    once_a_visit: bool = False
+    """Whether those of an object at one time in one band are one measurement."""
+    quality: Quality | None = None
+
+
+@dataclass(frozen=True)
+class History:
+    """The measurements that packets repeat beside their alerts, and the columns they are shown in.
+
+    Their fields are named as those of the alerts, with ``prefix``.
+    """
+
+    lists: tuple[Past, ...]
+    prefix: str
+    object_name: str
+    alert_name: str
+    time_name: str
+    band_name: str
+    tag: str
+    """The column that tells what a row is."""
 
 
 @dataclass(frozen=True)
@@ -287,10 +326,20 @@ class View:
     one_per_object: bool = False
     """Only the latest alert of each object, for the summary of the object that it carries."""
     history: History | None = None
+    shows_alerts: bool = True
+    """False: only what the history holds."""
     derived: tuple[str, ...] = ()
     """Columns that are worked out from others: names among ``derived.DERIVED``."""
     described: tuple[tuple[str, str], ...] = ()
     """Prefixes of this table, and the section of the descriptions that explains them."""
+    listings: tuple[Listing, ...] = ()
+    always: tuple[str, ...] = ()
+    """Columns of the public schema that a whole answer with any of ``rest`` has, even where no file
+    does."""
+    titles: tuple[tuple[str, str], ...] = ()
+    """Prefixes of this table, and what ``/api/v1/schema`` calls the columns that have them."""
+    is_default: bool = False
+    """Whether ``/api/v1/schema`` has its columns by title where no endpoint is named."""
 
     @property
     def prefixes(self) -> set[str]:
@@ -300,6 +349,10 @@ class View:
 
     def stamp_name(self, kind: str) -> str:
         return self.survey.response_name(kind)
+
+    def title_of(self, prefix: str) -> str:
+        """Return what the columns with a prefix are called together."""
+        return dict(self.titles).get(prefix, f"{self.survey.name.upper()} columns ({prefix})")
 
 
 STAMP_RULES = (
@@ -316,3 +369,6 @@ class Curve:
     table: str
     columns: Mapping[str, str]
     options: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Rows that are no alerts of the archive: their tag -> what they are. Others are not drawn,
+    but for limits."""

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import random
+import re
 import time
 import warnings
 from collections.abc import Iterator
@@ -114,7 +115,7 @@ def test_a_column_that_a_file_lacks_is_null_in_its_rows(
     client: FlaskClient, epochs: EpochsArchive
 ) -> None:
     found = {row["i:candid"]: row for row in rows(client, objectId=FIRST)}
-    for name in ("i:exptime", "d:tracklet", "d:mulens", "d:mulens_class_1", "d:lc_features_g_mean"):
+    for name in ("i:exptime", "d:tracklet", "d:mulens", "d:mulens_class_1", "d:lc_features_g"):
         assert {row[name] for row in found.values()} >= {None}, name
     assert {row["i:exptime"] for row in found.values()} == {30.0, None}
     assert {row["d:mulens_class_1"] for row in found.values()} == {"ML", None}
@@ -507,7 +508,7 @@ def test_a_votable_is_read_without_a_warning(client: FlaskClient, asked: str) ->
     by_id = table.to_table().colnames
     by_name = table.to_table(use_names_over_ids=True).colnames
     assert len(set(by_id)) == len(by_name)
-    assert by_id == [name.replace(":", "_") for name in by_name]
+    assert by_id == [re.sub("[:()]", "_", name) for name in by_name]
 
 
 def test_text_that_no_xml_may_hold_does_not_break_a_votable(
@@ -826,7 +827,7 @@ def test_every_column_that_a_table_answers_is_described(client: FlaskClient) -> 
 
 def test_the_schema_has_every_survey_and_table(client: FlaskClient) -> None:
     schema = client.get("/api/v1/schema").json
-    assert {survey: set(tables) for survey, tables in schema.items()} == {
+    assert {survey: set(schema[survey]) for survey in ("ztf", "lsst")} == {
         "ztf": {"objects"},
         "lsst": {"objects", "sources"},
     }

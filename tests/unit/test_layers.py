@@ -17,9 +17,10 @@ PACKAGE = Path(cutout_api.__file__).parent
 # From the bottom up. A module may import any that stands in an earlier line.
 LAYERS = (
     ("errors", "thrift", "http_cache", "whole_files", "celestial", "isolation", "plain_text"),
-    ("settings", "metrics", "surveys", "fetch", "gunzip", "hdus", "footer", "work"),
+    ("settings", "metrics", "rates", "surveys", "fetch", "gunzip", "hdus", "footer", "work"),
     ("tiles", "planes"),
     ("stamp", "client", "geometry", "storage", "sky", "derived", "layouts", "table_formats"),
+    ("quantities",),
     ("epochs", "render", "columns", "joining"),
     ("pages", "wcs", "presets", "history"),
     ("views", "labels"),
@@ -32,7 +33,7 @@ LAYERS = (
     ("lookup",),
     ("reader", "openapi", "demo", "progress"),
     ("indexing", "tables", "answer", "batch"),
-    ("get", "explorer"),
+    ("get", "explorer", "schema"),
     ("web",),
     ("server",),
     ("cli",),

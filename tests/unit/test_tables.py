@@ -181,6 +181,7 @@ def test_columns_are_named_as_the_existing_service_names_them() -> None:
         "d:mulens_class_1": "mulens.class_1",
         "d:lc_features_g_mean": "lc_features_g.mean",
         "d:roid": "roid",
+        "d:lc_features_g": "lc_features_g",
     }
     assert maps_of(ZTF_ALERTS, schema) == {"d:t2_": "t2"}
 

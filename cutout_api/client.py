@@ -594,6 +594,7 @@ class Cutout(_Shown):
         Row 0 is where it belongs: on top for ZTF, whose north is then up and east left; at the
         bottom for LSST, which then has the parity of the sky and is turned as it was observed.
         ``percent`` of the pixels lie within the limits; ``options`` are of ``imshow``.
+        ``ax`` may have the sky on its axes: ``plt.subplot(projection=cutout.wcs)``.
         """
         import matplotlib.pyplot as plt
         from astropy.visualization import simple_norm
@@ -603,8 +604,12 @@ class Cutout(_Shown):
         finite = self.array[np.isfinite(self.array)]
         if finite.size and not {"norm", "vmin", "vmax"} & set(options):
             options["norm"] = simple_norm(finite, "asinh", percent=percent)
-        origin = "upper" if self._found.survey.row_0_on_top else "lower"
-        ax.imshow(self.array, **{"origin": origin, "cmap": "gray", **options})
+        # Pixel (x, y) of the stamp is (x, y) of the axes, as a WCS has it, and axes of the sky
+        # refuse origin="upper": it is the axis that is turned.
+        ax.imshow(self.array, **{"origin": "lower", "cmap": "gray", **options})
+        if self._found.survey.row_0_on_top and "origin" not in options:
+            bottom, top = sorted(ax.get_ylim())
+            ax.set_ylim(top, bottom, auto=None)
         ax.set_title(f"{self.kind} {self.id or ''}".strip())
         return ax
 

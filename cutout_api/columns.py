@@ -75,7 +75,7 @@ def _name_columns(view: View, schema: pa.Schema) -> dict[str, Column]:
     found: list[tuple[int, str, str, Column]] = []
     kinds = named_once(list(leaves(schema)))
     spelled = spellings(kinds)
-    usual = _usual_names(view.described, tuple(view.survey.bands.values()))
+    usual = usual_names(view)
     for path, kind in kinds.items():
         convert, any_case = _id_conversion(view.survey, path, kind), path.lower() in spelled
         if convert is None and _is_bytes(kind):
@@ -200,6 +200,11 @@ def _described(
         for short, members in _descriptions()[section].items():
             for band in bands if "*" in short else ("",):
                 yield prefix + short.replace("*", band, 1), Description(*members)
+
+
+def usual_names(view: View) -> dict[str, str]:
+    """Return the names of a table in the survey's spelling, by what they are in lower case."""
+    return _usual_names(view.described, tuple(view.survey.bands.values()))
 
 
 def derived_of(view: View) -> tuple[Derived, ...]:

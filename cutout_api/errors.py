@@ -268,7 +268,7 @@ class PictureTooLarge(CutoutError):
 
 
 class AnswerTooLarge(CutoutError):
-    """The stamps of all alerts that ``epochs=all`` asks for exceed ``limits.answer_bytes``."""
+    """The stamps of ``epochs=all``, or the histories of a table, exceed ``limits.answer_bytes``."""
 
     status, code, title = 413, "answer_too_large", "The answer would be too large"
 

@@ -14,6 +14,7 @@ from .catalog import Catalog
 from .epochs import Entry
 from .errors import CutoutError
 from .presets import PRESETS
+from .quantities import ZERO_POINTS, leap_seconds
 from .recipe import describe_entry
 from .request import IdentifyRequest, Meaning
 from .surveys import CURVES, KEYS, SURVEYS, TABLES, Survey, list_titles
@@ -37,6 +38,8 @@ def describe_surveys() -> dict[str, Any]:
             "bands": {str(held): name for held, name in survey.bands.items()},
             "unit": survey.brightness_unit,
             "lessIsBrighter": survey.brightness_unit == "mag",
+            "zeroPoint": ZERO_POINTS.get(survey.brightness_unit),
+            "leapSeconds": leap_seconds() if survey.time_scale == "tai" else (),
             "curve": asdict(CURVES[survey.name]),
         }
         for survey in SURVEYS

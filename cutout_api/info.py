@@ -1,8 +1,14 @@
 """What is in a stamp, in numbers: its header, its place on the sky, its noise, its source.
 
-Background and noise are astropy's sigma-clipped median and standard deviation (3 sigma). The
-centroid is the first moment of what stands more than one noise above the background within
+Background and noise are astropy's sigma-clipped median and standard deviation (3 sigma), noise of
+one pixel. The signal at the alert is the sum, above the background, of the pixels whose centres
+are at most ``SIGNAL_RADIUS`` pixels from it; its S/N is that sum over noise * sqrt(pixels), which
+counts the noise of the sky alone. Pixels that are masked or outside the stamp are left out.
+The centroid is the first moment of what stands more than one noise above the background within
 ``APERTURE`` pixels of the alert, below it where that is what stands out.
+
+The alert is where the stamp's own WCS has its position (LSST), and in the central pixel
+(nx // 2, ny // 2) where the header has no WCS (ZTF), or the alert no position.
 """
 
 from __future__ import annotations
@@ -27,6 +33,7 @@ from .views import find_planes
 from .wcs import find_sky, pixel_scale, read_header
 
 APERTURE = 5
+SIGNAL_RADIUS = 3
 _ENOUGH_PIXELS = 1_000_000
 """For the background: of a larger image so many are taken, evenly, or it takes seconds."""
 _SATURATED_PIXELS = 4
@@ -157,6 +164,9 @@ def measure(pixels: Image, place: tuple[float, float], header: fits.Header) -> d
         "noise": _value(noise),
         "minimum": None,
         "maximum": None,
+        "at_alert": None,
+        "brightest_pixel": None,
+        # The brightest pixel again, under the names that it had first.
         "peak": None,
         "peak_snr": None,
         "centroid_offset": None,
@@ -177,6 +187,8 @@ def measure(pixels: Image, place: tuple[float, float], header: fits.Header) -> d
     if noise > 0 and math.isfinite(noise):
         found["peak_snr"] = _value(round(float(above[y, x]) / noise, 3))
         found["centroid_offset"] = _centroid(above, noise, place)
+    found["brightest_pixel"] = {**found["peak"], "snr": found["peak_snr"]}
+    found["at_alert"] = _measure_alert(above, finite, noise, place)
     return found
 
 
@@ -192,12 +204,42 @@ def _background(values: Image) -> tuple[float, float]:
     return float(median), float(deviation)
 
 
+def _measure_alert(
+    above: Image, finite: NDArray[np.bool_], noise: float, place: tuple[float, float]
+) -> dict[str, Any]:
+    """Return the signal at the alert; its sum and S/N are null where each pixel is masked."""
+    rows, columns = _near(place, above.shape, SIGNAL_RADIUS)
+    distance = np.hypot(columns - place[0], rows[:, np.newaxis] - place[1])
+    near = np.ix_(rows, columns)
+    taken = finite[near] & (distance <= SIGNAL_RADIUS)
+    count = int(taken.sum())
+    total = float(above[near][taken].sum()) if count else math.nan
+    usable = noise > 0 and math.isfinite(noise) and count > 0
+    snr = total / (noise * math.sqrt(count)) if usable else math.nan
+    return {
+        "x": round(place[0], 3),
+        "y": round(place[1], 3),
+        "radius": SIGNAL_RADIUS,
+        "pixels": count,
+        "sum": _value(total),
+        "snr": _value(round(snr, 3)),
+    }
+
+
+def _near(
+    place: tuple[float, float], shape: tuple[int, ...], radius: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows and columns within ``radius`` of a place, those that the image has."""
+    columns, rows = (
+        np.arange(max(math.ceil(at - radius), 0), min(math.floor(at + radius) + 1, length))
+        for at, length in zip(place, shape[::-1], strict=True)
+    )
+    return rows, columns
+
+
 def _centroid(above: Image, noise: float, place: tuple[float, float]) -> dict[str, float] | None:
     """Return how far the centroid of what stands out is from the alert, in pixels."""
-    columns, rows = (
-        np.arange(max(math.ceil(at - APERTURE), 0), min(math.floor(at + APERTURE) + 1, length))
-        for at, length in zip(place, above.shape[::-1], strict=True)
-    )
+    rows, columns = _near(place, above.shape, APERTURE)
     near = above[np.ix_(rows, columns)]
     sign = 1.0 if float(near.sum()) >= 0 else -1.0
     weights = np.where(sign * near > noise, sign * near, 0.0)

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .epochs import Entry
 from .geometry import Matrix
+from .quantities import NO_TIME, find_magnitude, find_utc
 from .render import Picture
 from .surveys import Survey
 from .wcs import pixel_scale
@@ -30,7 +31,6 @@ _GAP = 4
 _PAPER, _INK, _OUTLINE, _MARK = (16, 18, 22), (240, 240, 240), (0, 0, 0), (64, 224, 128)
 _BARS = (0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
 _MJD_0 = datetime(1858, 11, 17)
-_NANOJANSKY_ZERO = 31.4  # AB magnitude of 1 nJy
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -84,13 +84,14 @@ def to_rgb(picture: Picture) -> Image.Image:
 def describe_alert(entry: Entry | None, survey: Survey, labels: Sequence[str]) -> list[str]:
     """Return the captions of an alert in the order of ``CAPTIONS``; what is not known is left out.
 
-    A solar system source has no object, a forced one perhaps no flux.
+    A solar system source has no object, a forced one perhaps no flux. Only of its time it is said
+    that it is not known.
     """
     if entry is None:
         return []
     texts = {
         ID: [str(name) for name in (entry.object_id, entry.alert_id) if name is not None],
-        DATE: _known(format_time(entry.time, survey)),
+        DATE: [_date(entry.time, survey)],
         BAND: _known(entry.band),
         MAGNITUDE: _known(_brightness(entry.brightness, survey)),
     }
@@ -106,6 +107,17 @@ def format_time(time: float, survey: Survey) -> str | None:
     return f"{moment:%Y-%m-%d %H:%M:%S} {survey.time_scale.upper()}"
 
 
+def _date(time: float, survey: Survey) -> str:
+    """Return a time as a date in the survey's scale, and its UTC beside it where that differs."""
+    date, utc = format_time(time, survey), find_utc(time, survey, 0)
+    if date is None:
+        return NO_TIME
+    if utc is None or survey.time_scale == "utc":
+        return date
+    day, clock = utc[:-1].split("T")
+    return f"{date} ({clock} UTC)" if date.startswith(day) else f"{date} ({day} {clock} UTC)"
+
+
 def _known(text: str | None) -> list[str]:
     return [] if text is None else [text]
 
@@ -113,10 +125,11 @@ def _known(text: str | None) -> list[str]:
 def _brightness(value: float, survey: Survey) -> str | None:
     if not math.isfinite(value):
         return None
+    magnitude = find_magnitude(value, survey.brightness_unit)
     if survey.brightness_unit == "mag":
-        return f"{value:.2f} mag"
+        return f"{magnitude:.2f} mag"
     flux = f"{value:.0f} {survey.brightness_unit}"
-    return f"{_NANOJANSKY_ZERO - 2.5 * math.log10(value):.2f} mag ({flux})" if value > 0 else flux
+    return flux if magnitude is None else f"{magnitude:.2f} mag ({flux})"
 
 
 def _wrap(texts: Sequence[str], font: Font, width: float) -> list[str]:

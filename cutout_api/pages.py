@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import posixpath
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from struct import Struct as Packed
@@ -1580,21 +1580,27 @@ class Ranges:
 
 
 def read_rows(
-    footer: Footer, row_group: int, rows: NDArray[np.int64], columns: list[str]
+    footer: Footer,
+    row_group: int,
+    rows: NDArray[np.int64],
+    columns: list[str],
+    parts: Mapping[str, Sequence[str]] | None = None,
 ) -> list[pa.Array]:
     """Return ``rows`` of a row group, counted within it, of each column, in that order.
 
-    A column is the dotted name of a leaf outside lists, or a whole top-level column. Its chunks
+    A column is the dotted name of a leaf outside lists, or a whole top-level column; ``parts``
+    has, for some of the latter, the leaves that are read of them. Its chunks
     are read in as few reads as they lie apart. Raises FileUnreadable for damaged pages.
     """
     window = footer.window
-    chunks = _chunks_of(footer, [row_group], leaf_places(footer.metadata, columns))
+    leaves = [leaf for name in columns for leaf in (parts or {}).get(name, (name,))]
+    chunks = _chunks_of(footer, [row_group], leaf_places(footer.metadata, leaves))
     at_hand = Ranges(window, _merged_ranges(chunks))
     check_columns(at_hand, chunks)
     source = Source(at_hand)
     with parquet_errors(window.id.path, source, "a page"):
         reader = _open_parquet(source, footer.metadata)
-        table = reader.read_row_group(row_group, columns=columns, use_threads=False)
+        table = reader.read_row_group(row_group, columns=leaves, use_threads=False)
         if table.num_rows != footer.metadata.row_group(row_group).num_rows:
             raise ValueError("a column is shorter than its row group")
         # A column may come in several pieces, and each is made whole where it is taken from.

@@ -20,6 +20,7 @@ from .epochs import Entry
 from .geometry import Matrix
 from .labels import format_time
 from .panels import Layout, Panel, find_stamp_matrix
+from .quantities import find_magnitude, find_mjd, find_utc
 from .render import SIGMOID, Rendering, Scale
 from .surveys import Survey
 
@@ -90,9 +91,13 @@ def describe_entry(entry: Entry | None, survey: Survey) -> dict[str, Any]:
         survey.object_key.name: _text(entry.object_id),
         survey.time_columns[0].rpartition(".")[2]: entry.time,
         "date": format_time(entry.time, survey),
+        "mjd": find_mjd(entry.time, survey),
+        "time_scale": survey.time_scale,
+        "utc": find_utc(entry.time, survey),
         "band": entry.band,
         "brightness": entry.brightness,
         "brightness_unit": survey.brightness_unit,
+        "magnitude": _round(find_magnitude(entry.brightness, survey.brightness_unit)),
         "ra": entry.ra,
         "dec": entry.dec,
         "positive": entry.positive,
@@ -130,6 +135,10 @@ def exif(recipe: dict[str, Any]) -> bytes:
     tags[_EXIF_DESCRIPTION] = orjson.dumps(recipe).decode()
     tags[_EXIF_SOFTWARE] = SOFTWARE
     return tags.tobytes()
+
+
+def _round(magnitude: float | None) -> float | None:
+    return None if magnitude is None else round(magnitude, 4)
 
 
 def _text(value: object) -> str | None:

@@ -35,7 +35,7 @@ def describe_columns(tables: Tables, surveys: Sequence[Survey]) -> list[dict[str
 def _describe_view(tables: Tables, route: str, view: View) -> Iterator[dict[str, str]]:
     columns = tables.columns(view)
     types = {name: type_name(it.type) for name, it in columns.items() if not it.is_former}
-    if types:
+    if types and view.shows_alerts:
         types |= {view.stamp_name(kind): STAMP_TYPE for kind in KINDS}
     for name, kind in types.items():
         known = describe(view, name)
@@ -96,7 +96,7 @@ def _by_title(
             names |= {view.stamp_name(kind): STAMP_TYPE for kind in KINDS}
         for name, kind in sorted(names.items()):
             prefix, colon, short = name.partition(":")
-            family = found.setdefault(view.family(prefix + colon), {})
+            family = found.setdefault(view.title_of(prefix + colon), {})
             family[short] = {"type": kind, "doc": describe(view, name).text}
     return found
 

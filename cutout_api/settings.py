@@ -255,7 +255,9 @@ class Limits:
     folder_files: int = setting(2_000, "most files in a folder given as hdfsPath", at_least(1))
     epochs: int = setting(200, "most alerts in one answer, as epochs=all asks for", at_least(1))
     answer_bytes: int = setting(
-        67_108_864, "most bytes of stamps in one answer of epochs=all, inflated", at_least(1)
+        67_108_864,
+        "most bytes of stamps in one answer of epochs=all, or of histories in a table",
+        at_least(1),
     )
     open_files: int = setting(256, "files that one process keeps open", at_least(1))
     index_bytes: int = setting(

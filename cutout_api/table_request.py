@@ -145,9 +145,15 @@ _COMMON = (
 )
 _HISTORY = Parameter(
     "withupperlim",
-    "True: the upper limits and measurements that the alerts' histories hold besides, told apart "
-    "by the column d:tag. Only for "
-    f"{list_titles(view.survey for view in TABLES['objects'] if view.history)}.",
+    "True: what the alerts' histories hold besides, upper limits, detections and forced "
+    "photometry, told apart by a column: "
+    + "; ".join(
+        f"{view.history.tag} for {view.survey.title}"
+        for views in TABLES.values()
+        for view in views
+        if view.history and view.shows_alerts
+    )
+    + ".",
     parse_boolean,
     example=True,
     schema=_BOOLEAN_SCHEMA,
@@ -160,7 +166,12 @@ _TIME = Parameter(
     example=60924.3322219485,
     schema={"anyOf": [{"type": "number"}, {"type": "string", "pattern": "^[0-9.eE+-]+$"}]},
 )
-_MORE: Mapping[str, tuple[Parameter, ...]] = {"objects": (_HISTORY,), "sources": (_TIME,)}
+_STAMPS = ("withcutouts", "cutout-kind")
+_MORE: Mapping[str, tuple[Parameter, ...]] = {
+    "objects": (_HISTORY,),
+    "sources": (_HISTORY, _TIME),
+    "fp": (),
+}
 
 
 def _parameters(route: str) -> dict[str, Parameter]:
@@ -169,7 +180,12 @@ def _parameters(route: str) -> dict[str, Parameter]:
         surveys.setdefault(view.survey.object_key.name, []).append(view.survey)
     one = len(surveys) == 1
     ids = tuple(_id_parameter(name, some, required=one) for name, some in surveys.items())
-    return {parameter.name: parameter for parameter in (*ids, *_COMMON, *_MORE[route])}
+    common = [
+        parameter
+        for parameter in _COMMON
+        if parameter.name not in _STAMPS or any(view.shows_alerts for view in TABLES[route])
+    ]
+    return {parameter.name: parameter for parameter in (*ids, *common, *_MORE[route])}
 
 
 TABLE_PARAMETERS: Mapping[str, Mapping[str, Parameter]] = {
@@ -188,7 +204,12 @@ CUTOUTS_ENDPOINT = "/api/v1/cutouts"
 ENDPOINTS: Mapping[str, tuple[View, ...]] = {
     **{f"/api/v1/{route}": views for route, views in TABLES.items()},
     CUTOUTS_ENDPOINT: tuple(
-        {view.survey.name: view for views in TABLES.values() for view in views}.values()
+        {
+            view.survey.name: view
+            for views in TABLES.values()
+            for view in views
+            if view.shows_alerts
+        }.values()
     ),
 }
 """What has columns, and the tables whose columns these are."""
@@ -235,7 +256,7 @@ def parse_table_request(payload: Mapping[str, Any], route: str, most_ids: int) -
         raise InvalidParameter(
             name, f"{name} holds {len(ids)} ids; ask for at most {most_ids} at once"
         )
-    history = values.get(_HISTORY.name, False)
+    history = values.get(_HISTORY.name, not view.shows_alerts)
     if history and view.history is None:
         raise ConflictingParameters(
             _HISTORY.name, f"{view.survey.title} alerts have no {_HISTORY.name}"

@@ -31,17 +31,26 @@ from .errors import (
     TooManyRows,
     nearest,
 )
-from .history import add_history
+from .history import (
+    Measurements,
+    PastColumn,
+    add_history,
+    columns_needed,
+    find_lists,
+    join_measurements,
+    take_apart,
+)
 from .joining import Columns, join, take_map_apart, without_nan
-from .layouts import Leaves, clean_text, exact_integers, spellings
+from .layouts import Leaves, clean_text, exact_integers
 from .pages import Footer, first_rows_of, read_footer, read_rows
 from .reader import PATIENCE, Reader, find_again
 from .settings import Limits
 from .stamp import read_pixels
 from .storage import FileChanged, FileId, OpenFile, file_name
-from .surveys import Survey, View
+from .surveys import Past, Survey, View
 from .table_formats import Chunk, Head, Images
 from .table_request import TableRequest
+from .work import going_on
 
 log = logging.getLogger("cutout_api")
 
@@ -77,6 +86,8 @@ class _Part:
     columns: Columns
     known: frozenset[str]
     """The names of all columns that the file could have given."""
+    past: Mapping[Past, Measurements]
+    """What the packets hold besides, where it is asked for."""
 
 
 class Tables:
@@ -92,7 +103,7 @@ class Tables:
         Their plain columns and the stamps of the first chunk are read now, and the other stamps
         by and by. Each of these reads has a deadline of its own.
         """
-        answer = self._reader.run(lambda: self._read(asked))
+        answer = self._reader.run(lambda: self._read(asked), room=self._limits.answer_bytes)
         first = next(answer.chunks, None)
         if first is None or first.rows == answer.rows:
             chunks = (chunk for chunk in (first,) if chunk is not None)
@@ -118,14 +129,14 @@ class Tables:
             known = frozenset(self._known_columns(asked.view))
         public = _public_types(asked)
         unknown = _unknown_columns(asked, known | frozenset(public)) if known else ()
-        entries, columns = _newest_first(parts)
+        entries, columns, ranks = _newest_first(parts)
         columns = self._complete(asked, entries, columns)
         places: list[Entry | None] = list(entries)
-        if asked.history and asked.view.history is not None:
-            columns, order = add_history(asked.view.history, asked.view.time_name, columns)
+        if asked.history and parts:
+            columns, order = add_history(asked.view, columns, _join_past(parts, ranks))
             places = [None if row < 0 else entries[row] for row in order.tolist()]
             self._check_rows(len(places))
-        table = _shown(asked, columns, public, len(places))
+        table = _shown(asked, columns, known, public, len(places))
         if not parts:
             table = self._empty(asked)
         head = Head(
@@ -192,6 +203,15 @@ class Tables:
         for derived in derived_of(view):
             if all(name in columns for name in derived.needs):
                 columns[derived.name] = Column("", derived.type, asked=False)
+        past = {
+            name: Column("", field.type, asked=view.shows_alerts)
+            for found in find_lists(view, schema)
+            for name, field in found.fields.items()
+        }
+        if not view.shows_alerts:
+            return past
+        for name, column in past.items():
+            columns.setdefault(name, column)
         if view.history is not None:
             columns[view.history.tag] = Column("", pa.string(), asked=True)
         return columns
@@ -276,7 +296,12 @@ class Tables:
         if asked.columns is not None:
             names = [name for name in asked.columns if name in known]
         else:
-            names = [name for name, column in known.items() if not column.asked]
+            # Without a path, those that are asked for are of the history.
+            names = [
+                name
+                for name, column in known.items()
+                if not column.asked or (asked.history and not column.path)
+            ]
         history = asked.view.history
         if asked.history and history is not None and history.tag in known:
             names = [*(name for name in names if name != history.tag), history.tag]
@@ -373,8 +398,8 @@ def _unknown_columns(asked: TableRequest, known: frozenset[str]) -> tuple[str, .
     return unknown
 
 
-def _newest_first(parts: Sequence[_Part]) -> tuple[list[Entry], Columns]:
-    """Return the rows of several files as one table, newest first."""
+def _newest_first(parts: Sequence[_Part]) -> tuple[list[Entry], Columns, NDArray[np.int64]]:
+    """Return the rows of several files as one table, newest first, and the place of each in it."""
     entries = [entry for part in parts for entry in part.entries]
     order = sorted(range(len(entries)), key=lambda row: _age(entries[row]))
     columns = join([part.columns for part in parts], [len(part.entries) for part in parts])
@@ -382,7 +407,23 @@ def _newest_first(parts: Sequence[_Part]) -> tuple[list[Entry], Columns]:
     return (
         [entries[row] for row in order],
         {name: without_nan(values.take(taken)) for name, values in columns.items()},
+        np.argsort(np.array(order, np.int64)),
     )
+
+
+def _join_past(parts: Sequence[_Part], ranks: NDArray[np.int64]) -> list[tuple[Past, Measurements]]:
+    """Return what the packets of several files hold, list by list."""
+    ends = np.cumsum([len(part.entries) for part in parts])
+    places = np.split(ranks, ends[:-1])
+    found = []
+    for past in dict.fromkeys(past for part in parts for past in part.past):
+        mine = [
+            (part.past[past], rows)
+            for part, rows in zip(parts, places, strict=True)
+            if past in part.past
+        ]
+        found.append((past, join_measurements([it for it, _ in mine], [rows for _, rows in mine])))
+    return found
 
 
 def _always(view: View, columns: Iterable[str]) -> tuple[str, ...]:
@@ -398,19 +439,24 @@ def _public_types(asked: TableRequest) -> Mapping[str, pa.DataType]:
 
 
 def _shown(
-    asked: TableRequest, columns: Columns, public: Mapping[str, pa.DataType], rows: int
+    asked: TableRequest,
+    columns: Columns,
+    known: frozenset[str],
+    public: Mapping[str, pa.DataType],
+    rows: int,
 ) -> pa.Table:
     """Return the columns asked for, in the order asked; null what no file of these rows has."""
-    history = asked.view.history
+    view, history = asked.view, asked.view.history
     if asked.columns is None:
-        hidden = history.column if history is not None else None
-        return pa.table({name: values for name, values in columns.items() if name != hidden})
-    names = dict.fromkeys(asked.columns)
-    if asked.history and history is not None:
-        names[history.tag] = None
+        names = [name for name in columns if view.shows_alerts or name in known]
+        return pa.table({name: columns[name] for name in names})
+    names = [*dict.fromkeys(asked.columns)]
+    tagged = asked.history and view.shows_alerts
+    if tagged and history is not None and history.tag not in names:
+        names.append(history.tag)
     fields = {}
     for name in names:
-        if name in columns:
+        if name in columns and (view.shows_alerts or name in known):
             fields[name] = columns[name]
         elif name in public:
             fields[name] = pa.nulls(rows, public[name])
@@ -431,50 +477,81 @@ def _read_part(
     schema = footer.metadata.schema.to_arrow_schema()
     columns = columns_of(asked.view, schema)
     chosen = _chosen(asked, columns)
-    history = asked.view.history
     paths = {name: column.path for name, column in chosen.items()}
-    packets = None if history is None else spellings(schema.names).get(history.column.lower())
-    if asked.history and history is not None and packets is not None:
-        paths[history.column] = packets
+    lists = find_lists(asked.view, schema) if asked.history else []
+    parts = {found.path: _leaves(asked, found, footer) for found in lists}
     maps = {
         start: path
         for start, path in maps_of(asked.view, schema).items()
         if asked.columns is None or any(name.startswith(start) for name in asked.columns)
     }
     key = Leaves(footer.metadata).find_key(asked.view.survey.alert_key)
-    wanted = dict.fromkeys((*paths.values(), *maps.values(), *filter(None, (key,))))
-    read = _read_paths(footer, entries, list(wanted))
+    packets = (path for path, leaves in parts.items() if leaves)
+    wanted = dict.fromkeys((*paths.values(), *maps.values(), *packets, *filter(None, (key,))))
+    read = _read_paths(footer, entries, list(wanted), parts)
     if key is not None:
         _check_ids(file, read[key], entries)
     found = {}
     for name, path in paths.items():
-        convert = chosen[name].convert if name in chosen else None
+        convert = chosen[name].convert
         found[name] = read[path] if convert is None else convert(read[path])
     for start, path in maps.items():
         for name, values in take_map_apart(read[path]).items():
             found.setdefault(start + name, values)
-    known = {*columns, *found, *asked.view.derived}
-    if asked.history and history is not None:
-        known.add(history.tag)
-    return _Part(entries, found, frozenset(known))
+    past = {it.past: _measurements(asked, it, read[it.path]) for it in lists if it.path in read}
+    known = {name for it in lists for name in it.fields}
+    if asked.view.shows_alerts:
+        known |= {*columns, *found, *asked.view.derived}
+        if asked.history and asked.view.history is not None:
+            known.add(asked.view.history.tag)
+    return _Part(entries, found, frozenset(known), past)
+
+
+def _leaves(asked: TableRequest, found: PastColumn, footer: Footer) -> list[str]:
+    """Return the leaves of a list of measurements that the answer is made of."""
+    names = None if asked.columns is None else {*asked.columns, *columns_needed(asked.view)}
+    return found.leaves(footer.metadata.paths, names)
+
+
+def _measurements(asked: TableRequest, found: PastColumn, packets: pa.Array) -> Measurements:
+    """Take packets apart, within the room that the answer has. Raises AnswerTooLarge."""
+    work = going_on()
+    measured = take_apart(found, asked.view.survey, packets)
+    size = sum(values.nbytes for values in measured.columns.values())
+    if work.room is not None:
+        with work.lock:
+            work.room -= size
+            if work.room < 0:
+                raise AnswerTooLarge(
+                    "the histories of these alerts are too large together: name the columns to "
+                    "answer, or ask for fewer objects"
+                )
+    return measured
 
 
 def _chosen(asked: TableRequest, columns: Mapping[str, Column]) -> dict[str, Column]:
     """Return the columns to read: those asked for, and what else the answer is made of."""
+    needed = columns_needed(asked.view) if asked.history else set()
+    if not asked.view.shows_alerts:
+        return {name: column for name, column in columns.items() if name in needed}
     if asked.columns is None:
-        return {name: column for name, column in columns.items() if not column.asked}
-    wanted = set(asked.columns)
+        return {
+            name: column for name, column in columns.items() if name in needed or not column.asked
+        }
+    wanted = {*asked.columns, *needed}
     for derived in derived_of(asked.view):
         if derived.name in wanted:
             wanted |= {*derived.needs, *derived.may_need}
-    history = asked.view.history
-    if asked.history and history is not None:
-        wanted |= {history.object_name, history.alert_name, history.time_name, history.band_name}
     return {name: column for name, column in columns.items() if name in wanted}
 
 
-def _read_paths(footer: Footer, entries: Sequence[Entry], paths: list[str]) -> dict[str, pa.Array]:
-    """Return the cells of some rows, by the path of their column, in the order of ``entries``."""
+def _read_paths(
+    footer: Footer, entries: Sequence[Entry], paths: list[str], parts: Mapping[str, list[str]]
+) -> dict[str, pa.Array]:
+    """Return the cells of some rows, by the path of their column, in the order of ``entries``.
+
+    ``parts`` has the leaves of those columns that are not read whole.
+    """
     first_rows = first_rows_of(footer)
     rows = np.array([entry.row for entry in entries], np.int64)
     if (rows < 0).any() or (rows >= first_rows[-1]).any():
@@ -485,7 +562,7 @@ def _read_paths(footer: Footer, entries: Sequence[Entry], paths: list[str]) -> d
     for group in np.unique(groups).tolist():
         mine = np.flatnonzero(groups == group)
         places.append(mine)
-        arrays = read_rows(footer, group, rows[mine] - first_rows[group], paths)
+        arrays = read_rows(footer, group, rows[mine] - first_rows[group], paths, parts)
         for path, values in zip(paths, arrays, strict=True):
             pieces[path].append(clean_text(values))
     if len(places) == 1:

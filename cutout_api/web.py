@@ -362,6 +362,10 @@ def _add_tables(app: Flask, tables: Tables, limits: Limits, places: Places) -> N
     def sources() -> Response:
         return answer("sources")
 
+    @app.route("/api/v1/fp", methods=["GET", "POST"])
+    def fp() -> Response:
+        return answer("fp")
+
     @app.route("/api/v1/schema", methods=["GET", "POST"])
     def schema() -> Response:
         asked = parse_schema_request(_payload())

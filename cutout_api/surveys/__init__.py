@@ -23,6 +23,8 @@ from .model import (
     Key,
     KeyValue,
     Listing,
+    Past,
+    Quality,
     Rule,
     Survey,
     View,
@@ -44,6 +46,8 @@ __all__ = (
     "Key",
     "KeyValue",
     "Listing",
+    "Past",
+    "Quality",
     "Rule",
     "Survey",
     "View",
@@ -78,9 +82,9 @@ says which is meant."""
 
 TABLES: Mapping[str, tuple[View, ...]] = {
     route: tuple(file.TABLES[route] for file in _FILES if route in file.TABLES)
-    for route in ("objects", "sources")
+    for route in ("objects", "sources", "fp")
 }
-"""What ``/api/v1/objects`` and ``/api/v1/sources`` show, by survey."""
+"""What ``/api/v1/objects``, ``/sources`` and ``/fp`` show, by survey."""
 
 CURVES: Mapping[str, Curve] = {file.SURVEY.name: file.CURVE for file in _FILES}
 

@@ -6,7 +6,9 @@ broker writes, and the public API of that broker.
 
 from __future__ import annotations
 
-from .model import STAMP_RULES, Curve, Key, Rule, Survey, View, parse_int64
+from dataclasses import replace
+
+from .model import STAMP_RULES, Curve, History, Key, Past, Rule, Survey, View, parse_int64
 
 LSST = Survey(
     name="lsst",
@@ -63,6 +65,17 @@ _ALERT = tuple(
     Rule(name, "r:") for name in ("diaSourceId", "alertId", "observation_reason", "target_name")
 )
 
+_DETECTIONS = Past("prvDiaSources", "history", id_name="r:diaSourceId", are_alerts=True)
+_FORCED = Past("prvDiaForcedSources", "forced", id_name="r:diaForcedSourceId")
+_HISTORY = History(
+    lists=(_DETECTIONS, _FORCED),
+    prefix="r:",
+    object_name="r:diaObjectId",
+    alert_name="r:diaSourceId",
+    time_name="r:midpointMjdTai",
+    band_name="r:band",
+    tag="f:tag",
+)
 # The broker drops the names of these structs, and keeps those of the others (xm, clf).
 _BROKER = (Rule("pred.", "f:", former="f:pred_"), Rule("misc.", "f:", former="f:misc_"))
 _TITLES = (
@@ -87,6 +100,7 @@ LSST_SOURCES = View(
     rest="f:",
     least=(("r:diaObjectId", "int64"), ("r:diaSourceId", "int64")),
     time_name="r:midpointMjdTai",
+    history=_HISTORY,
     described=(
         ("r:diaObject_", "lsst_object"),
         ("r:", "lsst_source"),
@@ -94,6 +108,15 @@ LSST_SOURCES = View(
         ("b:", "stamps"),
     ),
     titles=_TITLES,
+)
+LSST_FORCED = replace(
+    LSST_SOURCES,
+    title="the forced photometry of LSST objects",
+    least=(("r:diaObjectId", "int64"), ("r:diaForcedSourceId", "int64")),
+    history=replace(_HISTORY, lists=(_FORCED,)),
+    shows_alerts=False,
+    described=(("r:", "lsst_forced"),),
+    titles=_TITLES[:1],
 )
 LSST_OBJECTS = View(
     survey=LSST,
@@ -121,7 +144,7 @@ LSST_OBJECTS = View(
     titles=_TITLES,
 )
 SURVEY = LSST
-TABLES = {"objects": LSST_OBJECTS, "sources": LSST_SOURCES}
+TABLES = {"objects": LSST_OBJECTS, "sources": LSST_SOURCES, "fp": LSST_FORCED}
 CURVE = Curve(
     "/api/v1/sources",
     {
@@ -130,5 +153,8 @@ CURVE = Curve(
         "band": "r:band",
         "value": "r:psfFlux",
         "error": "r:psfFluxErr",
+        "tag": "f:tag",
     },
+    {"withupperlim": "True"},
+    {"history": "detection, without stamps here", "forced": "forced photometry"},
 )

@@ -265,23 +265,48 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class History:
-    """The measurements before an alert that its packet repeats."""
+class Quality:
+    """What tells measurements apart that are valid, bad, and upper limits."""
 
-    column: str
-    """A list of structs, whose fields are named as ``rule`` names them."""
-    rule: Rule
-    object_name: str
-    alert_name: str
-    time_name: str
-    band_name: str
     value_name: str
     """Of the measurement: null in an upper limit."""
     least: tuple[str, float]
     """A column and what it must at least be for the measurement to be valid,"""
     zero: str
     """and one that must be zero."""
+
+
+@dataclass(frozen=True)
+class Past:
+    """One list of measurements that the packet of an alert repeats: a struct for each."""
+
+    column: str
     tag: str
+    """What the table's column of tags says of its rows, where no ``quality`` says it."""
+    id_name: str | None = None
+    """The column of the table with what names one measurement; None: there are no ids."""
+    are_alerts: bool = False
+    """Whether they have packets of their own; ``id_name`` is then the alerts'."""
+    once_a_visit: bool = False
+    """Whether those of an object at one time in one band are one measurement."""
+    quality: Quality | None = None
+
+
+@dataclass(frozen=True)
+class History:
+    """The measurements that packets repeat beside their alerts, and the columns they are shown in.
+
+    Their fields are named as those of the alerts, with ``prefix``.
+    """
+
+    lists: tuple[Past, ...]
+    prefix: str
+    object_name: str
+    alert_name: str
+    time_name: str
+    band_name: str
+    tag: str
+    """The column that tells what a row is."""
 
 
 @dataclass(frozen=True)
@@ -301,6 +326,8 @@ class View:
     one_per_object: bool = False
     """Only the latest alert of each object, for the summary of the object that it carries."""
     history: History | None = None
+    shows_alerts: bool = True
+    """False: only what the history holds."""
     derived: tuple[str, ...] = ()
     """Columns that are worked out from others: names among ``derived.DERIVED``."""
     described: tuple[tuple[str, str], ...] = ()
@@ -323,7 +350,7 @@ class View:
     def stamp_name(self, kind: str) -> str:
         return self.survey.response_name(kind)
 
-    def family(self, prefix: str) -> str:
+    def title_of(self, prefix: str) -> str:
         """Return what the columns with a prefix are called together."""
         return dict(self.titles).get(prefix, f"{self.survey.name.upper()} columns ({prefix})")
 
@@ -342,3 +369,6 @@ class Curve:
     table: str
     columns: Mapping[str, str]
     options: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Rows that are no alerts of the archive: their tag -> what they are. Others are not drawn,
+    but for limits."""

@@ -12,6 +12,8 @@ from .model import (
     History,
     Key,
     Listing,
+    Past,
+    Quality,
     Rule,
     Survey,
     View,
@@ -122,15 +124,23 @@ ZTF_ALERTS = View(
     least=(("i:objectId", "string"), ("i:candid", "int64"), ("i:jd", "float64")),
     time_name="i:jd",
     history=History(
-        column="prv_candidates",
-        rule=Rule("prv_candidates.", "i:"),
+        lists=(
+            Past(
+                "prv_candidates",
+                "valid",
+                id_name="i:candid",
+                are_alerts=True,
+                once_a_visit=True,
+                quality=Quality("i:magpsf", least=("i:rb", 0.55), zero="i:nbad"),
+            ),
+            # Since schema 4.01: fluxes in DN, by which a magnitude is magzpsci - 2.5 log10(flux).
+            Past("fp_hists", "forced", once_a_visit=True),
+        ),
+        prefix="i:",
         object_name="i:objectId",
         alert_name="i:candid",
         time_name="i:jd",
         band_name="i:fid",
-        value_name="i:magpsf",
-        least=("i:rb", 0.55),
-        zero="i:nbad",
         tag="d:tag",
     ),
     derived=(
@@ -180,6 +190,11 @@ CURVE = Curve(
         "error": "i:sigmapsf",
         "limit": "i:diffmaglim",
         "tag": "d:tag",
+        # Forced photometry is a flux in DN.
+        "flux": "i:forcediffimflux",
+        "fluxError": "i:forcediffimfluxunc",
+        "fluxZeroPoint": "i:magzpsci",
     },
     {"withupperlim": "True"},
+    {"valid": "detection, without stamps here", "forced": "forced photometry"},
 )

@@ -14,9 +14,11 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import requests
 from astropy.io import fits
+from astropy.time import Time
 from astropy.wcs import WCS
 from PIL import Image
 from selenium import webdriver
@@ -28,9 +30,10 @@ from selenium.webdriver.support.select import Select
 from cutout_api.demo import make_archive
 from cutout_api.settings import Archive, Settings
 
+from .. import histories as odd
 from ..catalogue import catalogued
 from ..epochs_archive import OLD_SCHEMA, epoch
-from ..samples import KINDS, write
+from ..samples import KINDS, lsst_fits, pixels, write
 from .conftest import (
     LSST_FILE,
     LSST_SOURCE,
@@ -50,6 +53,19 @@ LONELY = "ZTF24lonelya"
 SURVEYS = ("ztf", "lsst")
 ALERT_KEYS = {"ztf": "candid", "lsst": "diaSourceId"}
 OBJECT_KEYS = {"ztf": "objectId", "lsst": "diaObjectId"}
+
+
+TIMELESS_ALERT = odd.SECOND + 2
+ODD_SCHEMA = pa.schema([*odd.LSST_SCHEMA, *((f"cutout{kind}", pa.binary()) for kind in KINDS)])
+
+
+def odd_sources() -> list[dict[str, Any]]:
+    """Return alerts of one object: one has neither band nor a positive flux, one no time."""
+    (_, first), (_, second) = odd.lsst_nights()
+    first["diaSource"] |= {"band": None, "psfFlux": -70.0}
+    timeless = odd.alert(odd.source(TIMELESS_ALERT, None), None, None)
+    stamps = {f"cutout{kind}": lsst_fits(pixels(7, (30, 30))) for kind in KINDS}
+    return [row | stamps for row in (first, second, timeless)]
 
 
 @dataclass(frozen=True)
@@ -80,6 +96,7 @@ def explored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Explored]:
     nothing = {"fileName": None, "stampData": None}
     lonely = [epoch(70, LONELY, cutoutTemplate=nothing, jd=2_450_000.5)]
     write(folder / "lonely/part-0.parquet", lonely, OLD_SCHEMA)
+    write(folder / "odd/part-0.parquet", odd_sources(), ODD_SCHEMA)
     settings = catalogued(Settings(archive=Archive(uri=folder.as_uri())))
     with serve(folder, settings.catalog.url, folder.parent / "explored.log") as running:
         objects = {archive.survey: archive.example_object for archive in summary.archives}
@@ -560,16 +577,92 @@ def test_every_epoch_is_a_point_brighter_ones_higher(
     page.wait(lambda: page.find_all("#curve .error-bar"), "no errors")
     assert bool(page.find_all("#curve .limit")) == (survey == "ztf")
     bands = {found["band"] for found in epochs}
-    assert {mark.text.strip() for mark in page.find_all("#legend .of-band")} == bands
+    drawn = page.run(
+        "return [...document.querySelectorAll('#curve .point')]"
+        ".map((point) => point.classList[1].replace('band-', ''))"
+    )
+    assert {mark.text.strip() for mark in page.find_all("#legend .of-band")} == bands | {*drawn}
     explained = "upper limit" in page.text("#legend")
     assert explained == bool(page.find_all("#curve .limit"))
-    explained = "without stamps here" in page.text("#legend")
-    assert explained == bool(page.find_all("#curve .other .marker"))
+    tags = {"valid": "without stamps here", "history": "without stamps here"}
+    for tag, words in (tags | {"forced": "forced photometry"}).items():
+        if page.find_all(f"#curve .tag-{tag} .marker"):
+            assert words in page.text("#legend")
+    if survey == "lsst":
+        assert page.find_all("#curve .tag-forced .marker")
+    explained = "alert, with stamps" in page.text("#legend")
+    assert explained == bool(page.find_all("#curve .other"))
     # What stands beside the axis does not stand on its numbers.
     name = page.find("#curve .axes .name").rect
     assert all(
         name["x"] + name["width"] <= value.rect["x"] for value in page.find_all("#curve .value")
     )
+
+
+def title_of(page: Browser, selector: str) -> str:
+    """Return what hovering over a point says."""
+    return str(page.find(f"{selector} title").get_attribute("textContent"))
+
+
+@pytest.mark.parametrize("survey", SURVEYS)
+def test_a_point_says_what_it_is_when_and_how_bright(
+    page: Browser, explored: Explored, survey: str
+) -> None:
+    visit(page, f"/?id={explored.objects[survey]}")
+    page.wait(lambda: page.find_all("#curve .error-bar"), "no errors")
+    entry = explored.epochs[survey][0]
+    said = title_of(page, f'#curve [data-alert="{entry[ALERT_KEYS[survey]]}"]').split(", ")
+    time = Time(entry["mjd"], format="mjd", scale=entry["time_scale"])
+    utc = time.utc
+    utc.precision = 0
+    assert said[0] == f"band {entry['band']}"
+    assert said[-2:] == [f"MJD {entry['mjd']:.5f} {entry['time_scale'].upper()}", f"{utc.iso} UTC"]
+    route, value, error = {
+        "ztf": ("objects", "i:magpsf", "i:sigmapsf"),
+        "lsst": ("sources", "r:psfFlux", "r:psfFluxErr"),
+    }[survey]
+    rows = explored.get(
+        f"/api/v1/{route}",
+        **{OBJECT_KEYS[survey]: explored.objects[survey], "columns": f"{value},{error}"},
+    ).json()
+    digits = 2 if survey == "ztf" else 0
+    brightness = (
+        f"{rows[-1][value]:.{digits}f} ± {rows[-1][error]:.{digits}f} {entry['brightness_unit']}"
+    )
+    assert said[1] == brightness
+    # The same value and error stand beside the stamps.
+    press(page, Keys.HOME)
+    facts = page.text("#facts").splitlines()
+    assert brightness in facts
+    if survey == "lsst":
+        flux = rows[-1][value]
+        assert said[2].startswith(f"AB {31.4 - 2.5 * np.log10(flux):.2f} ±")
+        forced = title_of(page, "#curve .tag-forced").split(", ")
+        assert forced[0] == "forced photometry"
+        assert page.find_all("#curve .axes .magnitude")
+
+
+def test_what_has_no_time_or_band_or_a_negative_flux_says_so(
+    page: Browser, explored: Explored
+) -> None:
+    visit(page, f"/?id={odd.OBJECT}")
+    page.wait(lambda: page.find_all("#curve .tag-forced"), "no forced photometry")
+    # Of three alerts and six other measurements, one each has no time; one forced has no flux.
+    assert len(page.find_all("#curve .point[data-alert]")) == 2
+    assert len(page.find_all("#curve .tag-history")) == 1
+    assert len(page.find_all("#curve .tag-forced")) == 2
+    assert "2 with no time, not drawn" in page.text("#legend")
+    assert "NaN" not in str(page.find("#explorer").get_attribute("outerHTML"))
+    said = title_of(page, f'#curve [data-alert="{odd.FIRST}"]')
+    assert said == (
+        "no band, -70 ± 25 nJy, no AB magnitude: the flux is not above 0, "
+        "MJD 61000.25000 TAI, 2025-11-21 05:59:23 UTC"
+    )
+    press(page, Keys.HOME)
+    assert shown_alert(page) == str(TIMELESS_ALERT)
+    assert "no time" in page.text("#status")
+    assert "no time" in page.text("#facts").splitlines()
+    assert "no time" in page.find(f'#epoch option[value="{TIMELESS_ALERT}"]').text
 
 
 @pytest.mark.parametrize("survey", SURVEYS)
@@ -660,12 +753,24 @@ def test_the_facts_are_those_of_the_service(page: Browser, explored: Explored, s
     assert facts[ALERT_KEYS[survey]] == alert
     assert facts[OBJECT_KEYS[survey]] == told["alert"][OBJECT_KEYS[survey]]
     assert facts["date"] == told["alert"]["date"]
+    if survey == "lsst":
+        utc = Time(told["alert"]["midpointMjdTai"], format="mjd", scale="tai").utc
+        utc.precision = 0
+        assert facts["UTC"] == f"{utc.iso} UTC"
+        flux = told["alert"]["brightness"]
+        expected = f"{31.4 - 2.5 * np.log10(flux):.2f}" if flux > 0 else "none"
+        assert facts["AB magnitude"].startswith(expected)
+    else:
+        assert facts["MJD (UTC)"] == f"{told['alert']['jd'] - 2400000.5:.6f}"
     assert facts["band"] == told["alert"]["band"]
     rows = [row.text.split() for row in page.find_all("#measured tbody tr")]
     for row, stamp in zip(rows, told["stamps"], strict=True):
         assert row[0] == stamp["kind"]
         assert float(row[1]) == pytest.approx(stamp["noise"], rel=1e-3)
-        assert float(row[3]) == pytest.approx(stamp["peak_snr"], abs=0.06)
+        assert float(row[3]) == pytest.approx(stamp["at_alert"]["snr"], abs=0.06)
+        assert float(row[4]) == pytest.approx(stamp["brightest_pixel"]["snr"], abs=0.06)
+    heads = [head.text for head in page.find_all("#measured th[scope=col]")]
+    assert heads[1:3] == ["S/N at the alert", "brightest pixel"]
 
 
 @pytest.mark.parametrize("survey", SURVEYS)

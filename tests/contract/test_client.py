@@ -287,8 +287,12 @@ def test_a_slow_answer_keeps_no_other_stamp_waiting(client: Client, what: str) -
 def test_plots_have_north_up_for_ztf_and_the_parity_of_the_sky_for_lsst(client: Client) -> None:
     import matplotlib.pyplot as plt
 
-    ztf = client.cutout(OBJECT).plot()
-    assert ztf.images[0].origin == "upper"
+    ztf = client.cutout(OBJECT)
+    ax = ztf.plot()
+    ztf.plot(ax)  # which turns it no second time
+    bottom, top = ax.get_ylim()
+    assert (bottom, top) == (62.5, -0.5)
+    assert ztf.plot(origin="lower").get_ylim() == (-0.5, 62.5)
     _, ax = plt.subplots()
     lsst = client.cutout(SOURCE)
     assert lsst.plot(ax, cmap="viridis") is ax
@@ -298,6 +302,35 @@ def test_plots_have_north_up_for_ztf_and_the_parity_of_the_sky_for_lsst(client: 
     client.cutout(candid=candid("only nan")).plot().figure.canvas.draw()
     axes = client.cutouts(OBJECT).plot()
     assert [one.get_title().split()[0] for one in axes] == list(KINDS)
+    plt.close("all")
+
+
+@pytest.mark.parametrize("name", ["ztf", "lsst"])
+def test_a_plot_on_the_axes_of_the_sky_shows_each_pixel_where_the_sky_has_it(
+    client: Client, name: str
+) -> None:
+    import matplotlib.pyplot as plt
+
+    ids = {"ztf": {"candid": candid("ordinary")}, "lsst": {"diaSourceId": SOURCE}}
+    stamp = client.cutout(**ids[name])
+    ny, nx = stamp.array.shape
+    figure = plt.figure(figsize=(6, 6), dpi=100)
+    ax = plt.subplot(projection=stamp.wcs)
+    assert stamp.plot(ax, interpolation="nearest", vmin=0, vmax=1000) is ax
+    figure.canvas.draw()
+    drawn = np.asarray(figure.canvas.buffer_rgba())
+    for x, y in [(nx // 2, ny // 2), (3, 5), (nx - 4, 7), (6, ny - 9)]:
+        # Where astropy says that the pixel is on the sky, and where the axes draw that place.
+        ra, dec = (float(angle) for angle in stamp.wcs.pixel_to_world_values(x, y))
+        column, row = ax.get_transform("icrs").transform((ra, dec))
+        shown = drawn[drawn.shape[0] - 1 - int(row), int(column), 0]
+        grey = np.clip(stamp.array[y, x] / 1000, 0, 1) * 255
+        assert abs(float(shown) - grey) <= 2, (x, y)
+    up = ax.get_transform("icrs").transform([(RA, DEC), (RA, DEC + 1e-4), (RA + 1e-4, DEC)])
+    if name == "ztf":
+        north, east = up[1] - up[0], up[2] - up[0]
+        assert north[1] > abs(north[0])
+        assert -east[0] > abs(east[1])
     plt.close("all")
 
 

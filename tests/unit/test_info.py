@@ -7,6 +7,8 @@ import json
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.stats import sigma_clipped_stats
+from astropy.wcs import WCS
 
 from cutout_api.epochs import Alert
 from cutout_api.info import describe_shot, describe_stamp, measure
@@ -14,7 +16,7 @@ from cutout_api.panels import Layout
 from cutout_api.render import Rendering
 from cutout_api.surveys import LSST, ZTF
 
-from ..pictures import entry, lsst_stamp, stamp, star
+from ..pictures import entry, lsst_header, lsst_stamp, stamp, star
 from ..samples import ztf_fits
 
 ZTF_LAYOUT = Layout(ZTF, by_name=False, rendering=Rendering(), image_pixels=10_000)
@@ -118,3 +120,50 @@ def test_ids_are_text() -> None:
     found = describe_shot(Alert([stamp()], entry()), ZTF_LAYOUT)
     assert isinstance(found["alert"]["candid"], str)
     assert found["stamps"][0]["kind"] == "Science"
+
+
+# --- the signal at the alert -------------------------------------------------------------------
+
+
+def test_the_signal_is_that_of_the_alert_and_not_of_a_brighter_neighbour() -> None:
+    faint, bright = star(flux=60), star(flux=5000, at=(10.0, 50.0)) - star(flux=0)
+    found = measured(faint + bright)
+    assert (found["brightest_pixel"]["x"], found["brightest_pixel"]["y"]) == (10, 50)
+    assert found["brightest_pixel"]["snr"] == found["peak_snr"] > 500
+    assert 0 < found["at_alert"]["snr"] < 60
+    assert (found["at_alert"]["x"], found["at_alert"]["y"]) == CENTRE
+
+
+@pytest.mark.parametrize("place", [(31.0, 31.0), (20.3, 40.75), (0.0, 62.0), (61.9, 2.2)])
+def test_the_sum_is_that_of_the_pixels_within_three_pixels(place: tuple[float, float]) -> None:
+    image = star(at=place).astype(np.float64)
+    image[31, 32] = image[40, 20] = np.nan
+    found = measure(image, place, fits.Header())
+    _, median, noise = sigma_clipped_stats(image[np.isfinite(image)], sigma=3)
+    values = [
+        image[y, x] - median
+        for y in range(63)
+        for x in range(63)
+        if (x - place[0]) ** 2 + (y - place[1]) ** 2 <= 9 and np.isfinite(image[y, x])
+    ]
+    at_alert = found["at_alert"]
+    assert at_alert["pixels"] == len(values)
+    assert at_alert["sum"] == pytest.approx(sum(values))
+    assert at_alert["snr"] == pytest.approx(sum(values) / noise / len(values) ** 0.5, abs=1e-3)
+
+
+def test_an_alert_whose_pixels_are_all_masked_has_no_signal() -> None:
+    found = measured(holes((slice(26, 37), slice(26, 37))))["at_alert"]
+    assert (found["pixels"], found["sum"], found["snr"]) == (0, None, None)
+
+
+def test_an_lsst_alert_is_where_its_position_is_in_the_stamp() -> None:
+    image = star((30, 30), at=(8.0, 21.0))
+    place = WCS(lsst_header(CTYPE1="RA---TAN", CTYPE2="DEC--TAN")).pixel_to_world_values(8.0, 21.0)
+    there = entry(ra=float(place[0]), dec=float(place[1]))
+    found = describe_stamp(stamp(content=lsst_stamp(image)), there, LSST_LAYOUT)["at_alert"]
+    assert (found["x"], found["y"]) == pytest.approx((8, 21), abs=0.01)
+    assert found["snr"] > 100
+    elsewhere = describe_stamp(stamp(content=lsst_stamp(image)), None, LSST_LAYOUT)["at_alert"]
+    assert (elsewhere["x"], elsewhere["y"]) == (15, 15)
+    assert elsewhere["snr"] < 10

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -54,9 +56,22 @@ def test_dates_are_in_the_scale_of_the_survey() -> None:
     assert format_time(2_459_541.0484028, ZTF) == "2021-11-22 13:09:42 UTC"
 
 
+@pytest.mark.parametrize(
+    ("mjd", "caption"),
+    [
+        (60_488.26251980322, "2024-06-27 06:18:02 TAI (06:17:25 UTC)"),
+        (60_488.0001, "2024-06-27 00:00:09 TAI (2024-06-26 23:59:32 UTC)"),
+        (math.inf, "no time"),
+    ],
+)
+def test_utc_stands_beside_tai(mjd: float, caption: str) -> None:
+    assert describe_alert(entry(time=mjd), LSST, ("date",)) == [caption]
+
+
 def test_what_is_not_known_is_left_out() -> None:
     bare = entry(object_id=None, time=np.nan, band=None, brightness=np.nan)
-    assert describe_alert(bare, ZTF, LABELS) == [str(CANDID)]
+    assert describe_alert(bare, ZTF, LABELS) == [str(CANDID), "no time"]
+    assert describe_alert(bare, ZTF, ("id", "band")) == [str(CANDID)]
     assert describe_alert(None, ZTF, LABELS) == []
 
 

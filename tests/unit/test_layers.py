@@ -20,6 +20,7 @@ LAYERS = (
     ("settings", "metrics", "rates", "surveys", "fetch", "gunzip", "hdus", "footer", "work"),
     ("tiles", "planes"),
     ("stamp", "client", "geometry", "storage", "sky", "derived", "layouts", "table_formats"),
+    ("quantities",),
     ("epochs", "render", "columns", "joining"),
     ("pages", "wcs", "presets", "history"),
     ("views", "labels"),

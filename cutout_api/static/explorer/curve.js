@@ -1,8 +1,13 @@
 // The light curve as SVG: a marker of its own shape and colour for each band, error bars, upper
-// limits, the current epoch ringed. A point without a brightness stands on the lower edge.
+// limits, the current epoch ringed. Alerts are filled, what their packets repeat besides is hollow.
+// An alert without a brightness stands on the lower edge; what has no time is not drawn.
+
+import { dateOf, describeFully, magnitudeOf } from "./quantities.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const SPACE = { left: 58, right: 12, top: 12, bottom: 40 };
+const SPACE = { left: 58, right: 24, top: 12, bottom: 54 };
+// On the right, where the magnitudes of fluxes stand.
+const MAGNITUDES = 58;
 // Of a value's label: what stands beside it, and a digit.
 const BESIDE = 34;
 const DIGIT = 6.5;
@@ -23,6 +28,8 @@ const MARKERS = {
 /** By band, whatever the survey; another band has the shape that its letters happen to give. */
 export const BAND_MARKERS = { u: "pentagon", g: "circle", r: "square", i: "diamond", z: "triangle", y: "cross" };
 const LIMIT = { d: polygon([-0.8, -0.4], [0.8, -0.4], [0, 0.9]), class: "limit" };
+/** Smaller than the others, so that many of them hide nothing. */
+const SMALL = ["forced"];
 const shapes = Object.values(MARKERS);
 const otherShape = (band) => shapes[[...(band ?? "")].reduce((sum, letter) => sum + letter.codePointAt(0), 0) % shapes.length];
 const markerOf = (band) => ({ d: MARKERS[BAND_MARKERS[band]] ?? otherShape(band), class: "marker" });
@@ -63,8 +70,9 @@ function drawSign(classes, attributes) {
 /** The marker of a band, as it stands in the legend. */
 export const drawMarker = (band) => drawSign(`band-${band}`, markerOf(band));
 
-/** What a point that is no alert of the archive looks like. */
-export const drawOther = () => drawSign("other", markerOf(""));
+const shrink = (tag) => (SMALL.includes(tag) ? " scale(0.6)" : "");
+/** What a point that is no alert of the archive looks like, by its tag. */
+export const drawOther = (tag) => drawSign("other", { ...markerOf(""), transform: shrink(tag).trim() });
 export const drawLimit = () => drawSign("", LIMIT);
 export const isLimit = ({ value, limit }) => !Number.isFinite(value) && Number.isFinite(limit);
 
@@ -86,7 +94,8 @@ export function drawCurve(svg, { points, current, survey, pick }) {
   const values = chooseTicks(v0, v1, Math.max(3, Math.floor(height / 60)));
   const labels = ends.length ? values.ticks.map((tick) => tick.toFixed(values.decimals)) : [];
   const start = Math.max(SPACE.left, BESIDE + DIGIT * Math.max(0, ...labels.map((label) => label.length)));
-  const x = (mjd) => start + ((mjd - t0) / (t1 - t0)) * (width - start - SPACE.right);
+  const end = width - (survey.zeroPoint === null ? SPACE.right : MAGNITUDES);
+  const x = (mjd) => start + ((mjd - t0) / (t1 - t0)) * (end - start);
   const inner = height - SPACE.top - SPACE.bottom;
   const up = (value) => (survey.lessIsBrighter ? (v1 - value) / (v1 - v0) : (value - v0) / (v1 - v0));
   const y = (value) => SPACE.top + inner * (1 - up(value));
@@ -99,7 +108,7 @@ export function drawCurve(svg, { points, current, survey, pick }) {
     marks.append(drawPoint(point, { left: x(point.mjd), level, y, current, survey, pick }));
   }
   svg.replaceChildren(
-    drawAxes({ t0, t1, labels, values: values.ticks, start, x, y, width, height, floor, survey }),
+    drawAxes({ t0, t1, labels, values: values.ticks, start, end, x, y, height, floor, survey }),
     marks,
   );
 }
@@ -115,10 +124,11 @@ function drawPoint(point, { left, level, y, current, survey, pick }) {
     group.classList.add("current");
     group.append(make("circle", { ...place, r: 10, class: "ring" }));
   }
-  group.append(make("path", { ...place, ...(isLimit(point) ? LIMIT : markerOf(point.band)) }));
-  group.append(make("title", {}, describePoint(point, survey)));
+  const marker = isLimit(point) ? LIMIT : { ...markerOf(point.band), transform: place.transform + shrink(point.tag) };
+  group.append(make("path", { ...place, ...marker }));
+  group.append(make("title", {}, describeFully(point, survey)));
   if (point.alert === null) {
-    group.classList.add("other");
+    group.classList.add("other", `tag-${point.tag}`);
   } else {
     group.dataset.alert = point.alert;
     // Larger than what is seen, for fingers.
@@ -128,43 +138,38 @@ function drawPoint(point, { left, level, y, current, survey, pick }) {
   return group;
 }
 
-/** Says a point in words: band, brightness with its error, date. */
-export function describePoint({ band, value, error, limit, date, mjd }, survey) {
-  const digits = survey.lessIsBrighter ? 2 : 0;
-  const words = [];
-  if (band) words.push(`band ${band}`);
-  if (Number.isFinite(value)) {
-    words.push(`${value.toFixed(digits)}${error > 0 ? ` ± ${error.toFixed(digits)}` : ""} ${survey.unit}`);
-  } else if (Number.isFinite(limit)) words.push(`fainter than ${limit.toFixed(digits)} ${survey.unit}`);
-  words.push(date ?? `MJD ${mjd.toFixed(4)}`);
-  return words.join(", ");
-}
-
-function drawAxes({ t0, t1, labels, values, start, x, y, width, height, floor, survey }) {
+function drawAxes({ t0, t1, labels, values, start, end, x, y, height, floor, survey }) {
   const axes = make("g", { class: "axes" });
-  const times = chooseTicks(t0, t1, Math.max(3, Math.floor(width / 75)));
+  const times = chooseTicks(t0, t1, Math.max(2, Math.floor((end - start) / 80)));
   for (const tick of times.ticks) {
     axes.append(
       make("line", { x1: x(tick), x2: x(tick), y1: SPACE.top, y2: floor, class: "grid" }),
       make("text", { x: x(tick), y: floor + 15, "text-anchor": "middle" }, tick.toFixed(times.decimals)),
+      make("text", { x: x(tick), y: floor + 28, "text-anchor": "middle", class: "utc" }, dateOf(tick, times.decimals > 0)),
     );
   }
   for (const [place, label] of labels.entries()) {
     const level = y(values[place]);
     axes.append(
-      make("line", { x1: start, x2: width - SPACE.right, y1: level, y2: level, class: "grid" }),
+      make("line", { x1: start, x2: end, y1: level, y2: level, class: "grid" }),
       make("text", { x: start - 6, y: level + 4, "text-anchor": "end", class: "value" }, label),
     );
+    const magnitude = magnitudeOf({ value: values[place] }, survey);
+    if (magnitude) axes.append(make("text", { x: end + 5, y: level + 4, class: "magnitude" }, magnitude.value.toFixed(2)));
   }
   const middle = SPACE.top + (floor - SPACE.top) / 2;
   axes.append(
-    make("path", { d: `M${start} ${SPACE.top}V${floor}H${width - SPACE.right}`, class: "frame-line" }),
-    make("text", { x: (start + width - SPACE.right) / 2, y: height - 6, "text-anchor": "middle" }, `MJD (${survey.timeScale})`),
+    make("path", { d: `M${start} ${SPACE.top}V${floor}H${end}`, class: "frame-line" }),
+    make("text", { x: (start + end) / 2, y: height - 6, "text-anchor": "middle" }, survey.timeScale === "UTC" ? "MJD, date (UTC)" : `MJD (${survey.timeScale}), date (UTC)`),
     make(
       "text",
       { transform: `translate(13 ${middle}) rotate(-90)`, "text-anchor": "middle", class: "name" },
       survey.lessIsBrighter ? "magnitude" : `flux (${survey.unit})`,
     ),
   );
+  if (survey.zeroPoint !== null) {
+    const place = `translate(${end + MAGNITUDES - 8} ${middle}) rotate(-90)`;
+    axes.append(make("text", { transform: place, "text-anchor": "middle", class: "name-right" }, "AB magnitude"));
+  }
   return axes;
 }

@@ -2,8 +2,9 @@
 // What is looked at stands in the address of the page, so that it can be sent on and gone back to.
 
 import { Problem, ask, copyText, writeAddress, writeCurl, writePython } from "./api.js";
-import { describePoint, drawCurve, drawLimit, drawMarker, drawOther, isLimit } from "./curve.js";
+import { drawCurve, drawLimit, drawMarker, drawOther, isLimit } from "./curve.js";
 import { ASINH_A, makeImage } from "./drawing.js";
+import { describePoint, readFlux, sayBrightness, sayMagnitude, sayUtc } from "./quantities.js";
 import { KINDS, Stamps, short } from "./stamps.js";
 
 const CUTOUTS = "/api/v1/cutouts";
@@ -191,13 +192,13 @@ function startingEpoch(asked) {
 
 /** The rows of the table add errors and upper limits to what the catalog knows. */
 async function loadRows(signal) {
-  const { curve, objectKey } = view.survey;
+  const { curve } = view.survey;
   const object = view.epochs[0].object;
   if (object === null || view.path) return;
   find("#curve").setAttribute("aria-busy", "true");
   try {
     const rows = await ask(curveAddress("json"), signal);
-    view.rows = rows.map((row) => readRow(row, curve.columns, objectKey));
+    view.rows = rows.map((row) => readRow(row, curve.columns));
     const byAlert = new Map(view.rows.map((row) => [row.alert, row]));
     for (const epoch of view.epochs) {
       const row = byAlert.get(epoch.alert);
@@ -219,13 +220,13 @@ function readRow(row, columns) {
   const number = (name) => (columns[name] === undefined || row[columns[name]] == null ? NaN : Number(row[columns[name]]));
   const { bands, mjdOffset } = view.survey;
   const band = row[columns.band];
+  const measured = { value: number("value"), error: number("error"), limit: number("limit") };
+  const flux = { flux: number("flux"), error: number("fluxError"), zeroPoint: number("fluxZeroPoint") };
   return {
     alert: String(row[columns.alert] ?? ""),
     mjd: number("time") - mjdOffset,
     band: bands[String(band)] ?? null,
-    value: number("value"),
-    error: number("error"),
-    limit: number("limit"),
+    ...(Number.isFinite(flux.flux) ? readFlux(flux) : measured),
     tag: columns.tag ? row[columns.tag] : null,
   };
 }
@@ -256,10 +257,16 @@ function fillBands(bands) {
 }
 
 function fillLegend(others) {
-  const bands = Array.from(find("#band").options, (option) => option.value).filter(Boolean);
+  const drawn = new Set([...Array.from(find("#band").options, (option) => option.value), ...others.map((point) => point.band)]);
+  const bands = [...new Set(Object.values(view.survey.bands))].filter((band) => drawn.has(band));
+  const timeless = [...others, ...visibleEpochs()].filter((point) => !Number.isFinite(point.mjd)).length;
   const signs = [
-    others.some((point) => !isLimit(point)) && make("span", {}, drawOther(), " measured, without stamps here"),
+    others.length > 0 && make("span", {}, drawMarker(""), " alert, with stamps"),
+    ...Object.entries(view.survey.curve.tags).map(
+      ([tag, words]) => others.some((point) => point.tag === tag && !isLimit(point)) && make("span", {}, drawOther(tag), ` ${words}`),
+    ),
     others.some(isLimit) && make("span", {}, drawLimit(), " upper limit"),
+    timeless > 0 && make("span", {}, `${timeless} with no time, not drawn`),
   ];
   find("#legend").replaceChildren(
     ...bands.map((band) => make("span", { className: "of-band" }, drawMarker(band), ` ${band}`)),
@@ -270,9 +277,10 @@ function fillLegend(others) {
 function redrawCurve() {
   if (explorer.hidden) return;
   const known = new Set(view.epochs.map((epoch) => epoch.alert));
+  const { tags } = view.survey.curve;
   const others = view.rows
-    .filter((row) => !known.has(row.alert) && row.tag !== "badquality")
-    .map((row) => ({ ...row, alert: null }));
+    .filter((row) => !known.has(row.alert) && (isLimit(row) ? row.tag !== "badquality" : row.tag in tags && Number.isFinite(row.value)))
+    .map((row) => ({ ...row, alert: null, words: isLimit(row) ? "upper limit" : tags[row.tag] }));
   const otherPoints = others.filter((row) => !view.band || row.band === view.band);
   const points = [...otherPoints, ...visibleEpochs()];
   fillLegend(otherPoints);
@@ -492,18 +500,21 @@ function chosenKind() {
 // ---- facts
 
 function fillFacts({ alert, facts, flags }) {
-  const { alertKey, objectKey, movingKey, timeName, unit, lessIsBrighter } = view.survey;
-  const epoch = currentEpoch();
-  const brightness = alert.brightness ?? null;
-  const error = epoch?.error > 0 ? ` ± ${Number(epoch.error.toPrecision(2))}` : "";
+  const { survey } = view;
+  const { alertKey, objectKey, movingKey, timeName, timeScale, lessIsBrighter, zeroPoint } = survey;
+  const measured = { value: alert.brightness ?? NaN, error: currentEpoch()?.error ?? NaN };
+  const isMeasured = Number.isFinite(measured.value);
   const rows = [
     [alertKey, alert[alertKey] ?? view.shown],
     [objectKey, alert[objectKey]],
     [movingKey, alert[movingKey]],
-    ["date", alert.date],
+    ["date", alert.date ?? (alert[timeName] === null ? "no time" : null)],
+    ["UTC", timeScale === "UTC" ? null : sayUtc(alert, survey)],
     [timeName, alert[timeName]],
+    [`MJD (${timeScale})`, survey.mjdOffset ? alert.mjd?.toFixed(6) : null],
     ["band", alert.band],
-    [lessIsBrighter ? "magnitude" : "flux", brightness === null ? null : `${short(brightness)}${error} ${unit}`],
+    [lessIsBrighter ? "magnitude" : "flux", isMeasured ? sayBrightness(measured, survey) : null],
+    ["AB magnitude", isMeasured && zeroPoint !== null ? sayMagnitude(measured, survey) ?? "none: the flux is not above 0" : null],
     ["RA, Dec", alert.ra == null || alert.dec == null ? null : `${alert.ra.toFixed(6)}, ${alert.dec.toFixed(6)}`],
     ["difference", alert.positive == null ? null : alert.positive ? "brighter than the template" : "fainter than the template"],
   ];
@@ -513,7 +524,8 @@ function fillFacts({ alert, facts, flags }) {
   const columns = [
     ["", (stamp) => make("th", { scope: "row" }, stamp.kind)],
     ["noise", (stamp) => cell(stamp.noise == null ? "–" : `${short(stamp.noise)} ${stamp.unit ?? ""}`)],
-    ["peak S/N", (stamp) => cell(stamp.peak_snr == null ? "–" : stamp.peak_snr.toFixed(1))],
+    ["S/N at the alert", (stamp) => cell(stamp.at_alert?.snr == null ? "–" : stamp.at_alert.snr.toFixed(1))],
+    ["brightest pixel", (stamp) => brightestCell(stamp.brightest_pixel)],
     ["masked", (stamp) => cell(`${(100 * stamp.nan_fraction).toFixed(stamp.nan_fraction ? 1 : 0)} %`)],
     ["pixels", (stamp) => cell(`${stamp.shape[1]} × ${stamp.shape[0]}`)],
     ["flags", (stamp) => flagCell(stamp.flags, flags)],
@@ -525,6 +537,12 @@ function fillFacts({ alert, facts, flags }) {
 }
 
 const cell = (text) => make("td", {}, text);
+
+/** Says how far the pixel farthest from the background is from it, and where; it may be of another source. */
+function brightestCell(pixel) {
+  if (pixel?.snr == null) return cell("–");
+  return cell(make("abbr", { title: `in units of the noise, at x ${pixel.x}, y ${pixel.y}` }, pixel.snr.toFixed(1)));
+}
 
 function flagCell(names, meanings) {
   const place = make("td", {}, names.length ? "" : "none");

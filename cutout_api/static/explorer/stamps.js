@@ -42,8 +42,8 @@ export class Stamps {
 
   describe(kind) {
     const { width, height } = this.images.get(kind);
-    const snr = this.facts.get(kind)?.peak_snr;
-    return `${kind} stamp, ${width} by ${height} pixels${snr ? `, peak ${snr} times the noise` : ""}`;
+    const snr = this.facts.get(kind)?.at_alert?.snr;
+    return `${kind} stamp, ${width} by ${height} pixels${snr == null ? "" : `, S/N ${snr} at the alert`}`;
   }
 
   clear() {

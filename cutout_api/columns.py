@@ -172,7 +172,10 @@ def public_types(view: View) -> Mapping[str, pa.DataType]:
 
     Those that today's service has: they are null where a file lacks them. Stamps are none of them.
     """
-    return _public_types(view.described, tuple(view.survey.bands.values()))
+    types = _public_types(view.described, tuple(view.survey.bands.values()))
+    # Surveys share descriptions of what is worked out, and not all of it is for each.
+    others = DERIVED.keys() - set(view.derived)
+    return {name: kind for name, kind in types.items() if name not in others}
 
 
 @cache

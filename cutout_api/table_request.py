@@ -157,16 +157,17 @@ _COMMON = (
     ),
     STRICT,
 )
-_WITH_HISTORY = [
-    survey
-    for survey in SURVEYS
-    if any(view.survey is survey and view.history for views in TABLES.values() for view in views)
-]
 _HISTORY = Parameter(
     "withupperlim",
-    "True: the upper limits and measurements that the alerts' histories hold besides, and forced "
-    "photometry, told apart by a column tag. Only for "
-    f"{list_titles(_WITH_HISTORY)}.",
+    "True: what the alerts' histories hold besides, upper limits, detections and forced "
+    "photometry, told apart by a column: "
+    + "; ".join(
+        f"{view.history.tag} for {view.survey.title}"
+        for views in TABLES.values()
+        for view in views
+        if view.history and view.shows_alerts
+    )
+    + ".",
     parse_boolean,
     example=True,
     schema=_BOOLEAN_SCHEMA,

@@ -370,7 +370,7 @@ class View:
     def stamp_name(self, kind: str) -> str:
         return self.survey.response_name(kind)
 
-    def family(self, prefix: str) -> str:
+    def title_of(self, prefix: str) -> str:
         """Return what the columns with a prefix are called together."""
         return dict(self.titles).get(prefix, f"{self.survey.title} columns ({prefix})")
 

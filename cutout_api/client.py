@@ -513,6 +513,13 @@ class _Shown:
         form = "jd" if survey.mjd_offset else "mjd"
         return Time(self.time, format=form, scale=survey.time_scale)
 
+    @property
+    def _when(self) -> str:
+        if self.time is None:
+            return "no time"
+        survey = self._found.survey
+        return f"{'JD' if survey.mjd_offset else 'MJD'} {self.time:.5f} {survey.time_scale.upper()}"
+
     # Not a cached_property, which in Python 3.11 has one lock for all objects: they would wait for
     # each other's answers.
     @property
@@ -564,7 +571,7 @@ class Cutout(_Shown):
 
     def __repr__(self) -> str:
         ny, nx = self.array.shape
-        return f"<Cutout {self.survey.upper()} {self.id} {self.kind}, {ny} x {nx}>"
+        return f"<Cutout {self.survey.upper()} {self.id} {self.kind}, {ny} x {nx}, {self._when}>"
 
     @cached_property
     def hdul(self) -> fits.HDUList:
@@ -640,7 +647,7 @@ class Cutouts(_Shown, Mapping[str, Cutout]):
         return len(self._stamps)
 
     def __repr__(self) -> str:
-        return f"<Cutouts {self.survey.upper()} {self.id} {', '.join(self)}>"
+        return f"<Cutouts {self.survey.upper()} {self.id} {', '.join(self)}, {self._when}>"
 
     def plot(self, axes: Sequence[Axes] | None = None, **options: Any) -> Sequence[Axes]:
         """Draw the stamps side by side; ``options`` as for ``Cutout.plot``."""

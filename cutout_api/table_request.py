@@ -278,9 +278,7 @@ def parse_table_request(payload: Mapping[str, Any], route: str, most_ids: int) -
     ids, malformed, hint = _read_ids(view.survey.object_key, given)
     history = values.get(_HISTORY.name, not view.shows_alerts)
     if history and view.history is None:
-        raise ConflictingParameters(
-            _HISTORY.name, f"{view.survey.title} alerts have no {_HISTORY.name}"
-        )
+        raise ConflictingParameters(_HISTORY.name, _without_history(view, route))
     format_name = values.get("output-format", "json")
     wants_stamps = values.get("withcutouts", False)
     if wants_stamps and not TABLE_FORMATS[format_name].holds_stamps:
@@ -301,6 +299,18 @@ def parse_table_request(payload: Mapping[str, Any], route: str, most_ids: int) -
         format=format_name,
         mjd=values.get(_TIME.name),
     )
+
+
+def _without_history(view: View, route: str) -> str:
+    """Say that a table has no histories, and which of the survey has."""
+    have = [
+        f"/api/v1/{other}"
+        for other, views in TABLES.items()
+        for it in views
+        if it.survey is view.survey and it.history and it.shows_alerts
+    ]
+    hint = f"; ask {' or '.join(have)}" if have else ""
+    return f"/api/v1/{route} has no histories of {view.survey.title}{hint}"
 
 
 def _take_ids(values: Mapping[str, Any], route: str) -> tuple[str, tuple[int | str, ...]]:

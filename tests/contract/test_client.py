@@ -334,6 +334,17 @@ def test_a_plot_on_the_axes_of_the_sky_shows_each_pixel_where_the_sky_has_it(
     plt.close("all")
 
 
+def test_an_alert_without_a_time_says_so(client: Client) -> None:
+    bare = client.cutout(candid=candid("no facts"))
+    assert bare.time is bare.date is None
+    assert repr(bare).endswith("63 x 63, no time>")
+    assert "no time" in repr(client.cutouts(candid=candid("no facts")))
+    assert "JD 2460410.50000 UTC" in repr(client.cutout(candid=candid("ordinary")))
+    lsst = client.cutout(SOURCE)
+    assert f"MJD {lsst.time:.5f} TAI" in repr(lsst)
+    assert lsst.date.utc.mjd == pytest.approx(lsst.time - 37 / 86400, abs=1e-9)
+
+
 def test_all_three_stamps_are_one_request(client: Client, service: Service) -> None:
     before = asked(service, 200)
     cutouts = client.cutouts(candid=candid("integers"))

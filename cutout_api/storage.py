@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 from urllib.parse import unquote
 
@@ -43,7 +44,7 @@ from .errors import (
     StoredDataError,
     shorten,
 )
-from .hadoop_conf import conf_folder, needs_kerberos, read_hadoop_conf
+from .hadoop_conf import conf_folder, needs_kerberos, read_hadoop_conf, ticket_cache
 from .name_service import PatientClient, client_conf
 from .settings import Settings, parse_address, parse_root
 from .work import settle
@@ -160,6 +161,38 @@ class ArrowDriver:
     def _status(info: fs.FileInfo) -> Status:
         is_folder = info.type == fs.FileType.Directory
         return Status(info.path, is_folder, info.size or 0, info.mtime_ns or 0)
+
+
+class TicketedDriver:
+    """libhdfs by a Kerberos ticket: connected anew once that was renewed.
+
+    Java keeps the ticket that it found when it connected, or that it found none. A connection
+    that was left is kept, since its files may still be read.
+    """
+
+    def __init__(self, tickets: Path, connect: Callable[[], Driver]) -> None:
+        self._tickets, self._connect = tickets, connect
+        self._lock = threading.Lock()
+        self._made: list[tuple[int, Driver]] = []
+
+    def status(self, path: str) -> Status:
+        return self._driver().status(path)
+
+    def list_folder(self, folder: str) -> list[Status]:
+        return self._driver().list_folder(folder)
+
+    def open(self, path: str) -> RawFile:
+        return self._driver().open(path)
+
+    def _driver(self) -> Driver:
+        """Raises OSError where there is no ticket yet, or one that has expired."""
+        version = self._tickets.stat().st_mtime_ns if self._tickets.exists() else None
+        with self._lock:
+            if version is None and not self._made:
+                raise OSError(f"no Kerberos ticket in {self._tickets}")
+            if version is not None and (not self._made or self._made[-1][0] != version):
+                self._made.append((version, self._connect()))
+            return self._made[-1][1]
 
 
 class LeadsOutside(PermissionError):
@@ -350,12 +383,22 @@ def _connect_libhdfs(archive: Archive) -> Driver:
     folder, places = conf_folder(os.environ), os.environ.get("CLASSPATH", "")
     if folder is not None and str(folder) not in places.split(os.pathsep):
         os.environ["CLASSPATH"] = f"{folder}{os.pathsep}{places}"
-    # With Kerberos, a user who is named is one without a ticket.
-    user = None if needs_kerberos(read_hadoop_conf()) else archive.user
     host = address.place if address.is_view else address.host
-    return ArrowDriver(
-        fs.HadoopFileSystem(host, address.port, user=user, extra_conf=LIBHDFS_CLIENT)
-    )
+
+    def connect(user: str | None, tickets: Path | None = None) -> Driver:
+        return ArrowDriver(
+            fs.HadoopFileSystem(
+                host, address.port, user=user, kerb_ticket=tickets, extra_conf=LIBHDFS_CLIENT
+            )
+        )
+
+    if not needs_kerberos(read_hadoop_conf()):
+        return connect(archive.user)
+    # A user who is named is one without a ticket.
+    tickets = ticket_cache(os.environ)
+    if tickets is None:
+        return connect(None)
+    return TicketedDriver(tickets, lambda: connect(None, tickets))
 
 
 def _connect_native(archive: Archive) -> Driver:

@@ -147,6 +147,7 @@ class HdfsCluster:
         atexit.register(self.stop)
         self.folder = Path(tempfile.mkdtemp(prefix="hdfs-cluster-"))
         try:
+            self._prepare()
             self._write_conf()
             format_log = self.folder / "format.log"
             formatting = self._run(NAMENODE, "-format", "-nonInteractive", log=format_log)
@@ -158,6 +159,9 @@ class HdfsCluster:
         except BaseException:
             self.stop()
             raise
+
+    def _prepare(self) -> None:
+        """Do what is to be done before the servers start, in the folder of the cluster."""
 
     def stop(self) -> None:
         """Kill both servers and remove their files; harmless when already stopped."""
@@ -290,7 +294,7 @@ class HdfsCluster:
         command = [
             java,
             *JVM_OPTIONS,
-           
+            *self._java_options,
             "-cp",
             os.pathsep.join(map(str, classpath)),
             main,
@@ -336,6 +340,10 @@ class HdfsCluster:
             "hadoop.user.group.static.mapping.overrides": f"{self.user}=supergroup;dr.who=;",
             **self.settings,
         }
+
+    @property
+    def _java_options(self) -> tuple[str, ...]:
+        return ()
 
     def _client_conf(self) -> dict[str, str]:
         return {}

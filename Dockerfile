@@ -38,7 +38,7 @@ FROM debian:bookworm-slim
 # The same Java as above, which is where hdfs/env.sh says it is.
 RUN mkdir -p /usr/share/man/man1 \
     && apt-get update \
-    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends default-jre-headless python3 \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends default-jre-headless libgssapi-krb5-2 python3 \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log
 
 # A name for the number: it is who reads HDFS where archive.user is left out.

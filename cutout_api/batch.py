@@ -10,6 +10,7 @@ is taken; a batch whose client is gone ends where it is.
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 import time as clock
@@ -27,6 +28,7 @@ from .errors import (
     ClientLeft,
     CutoutError,
     DeadlineExceeded,
+    FileChanging,
     FileUnreadable,
     NotFound,
     PathForbidden,
@@ -49,7 +51,7 @@ from .reader import (
 )
 from .request import CutoutRequest
 from .settings import Limits
-from .storage import FileChanged, FileId, OpenFile
+from .storage import FileChanged, FileId, OpenFile, being_rewritten
 from .surveys import KeyValue
 from .work import going_on, has_left
 
@@ -117,7 +119,7 @@ class Search:
     def __init__(self, reader: Reader, asked: BatchRequest, values: Sequence[KeyValue]) -> None:
         self._asked, self._values = asked, values
         self._best: dict[KeyValue, tuple[Any, Location]] = {}
-        self._damaged: FileUnreadable | None = None
+        self._damaged: FileUnreadable | FileChanging | None = None
         self._lacking: str | None = ""
         self._indexes = reader.indexes_at(asked.template.path or "")
 
@@ -126,8 +128,9 @@ class Search:
         template, key = self._asked.template, self._asked.key
         end = clock.monotonic() + seconds
         for index in self._indexes:
-            if isinstance(index, FileUnreadable):
-                self._damaged = index
+            if isinstance(index, FileUnreadable | FileChanging):
+                if not isinstance(self._damaged, FileChanging):
+                    self._damaged = index
             else:
                 self._lacking = still_lacking(self._lacking, index, template)
                 for place, found in index.find_many(template.survey, key, self._values):
@@ -375,9 +378,20 @@ class Batch:
                 self._reader.keep(index)
         if archive.changes_in_place or not all(intact):
             archive.check_unchanged(file_id)
+        if not all(intact):
+            self._doubt_damage(file_id, rows)
         for some in rows.values():
             for read in some:
                 self._check_stamps(read, index)
+
+    def _doubt_damage(self, file_id: FileId, rows: dict[int, list[_Read]]) -> None:
+        """Say of what cannot be read that the file may still be being written, where it may."""
+        for read in itertools.chain.from_iterable(rows.values()):
+            if isinstance(read.error, StoredDataError):
+                try:
+                    self._reader.archive.check_blame(file_id, read.error)
+                except FileChanging as changing:
+                    read.error = changing
 
     @property
     def _kinds(self) -> tuple[str, ...]:
@@ -448,7 +462,7 @@ class Batch:
         """Note of what failed in one file whether the catalog knows it in another."""
         for read in reads:
             entry, error = read.entry, read.error
-            if entry is None or not isinstance(error, NotFound | PathForbidden | StoredDataError):
+            if entry is None or not isinstance(error, _MAY_BE_ELSEWHERE):
                 continue
             read.has_copies = bool(self._lookup.other_copies(read.request, entry))
             if not read.has_copies and not _is_final(error):
@@ -528,7 +542,7 @@ class Batch:
         except (CutoutError, FileChanged) as caught:
             error = caught if isinstance(caught, CutoutError) else None
             for read in reads:
-                read.error = error or StorageUnavailable("the file is being rewritten")
+                read.error = error or being_rewritten(path)
         return plan
 
 
@@ -536,6 +550,10 @@ def _is_of_another(read: _Read, file_id: FileId) -> bool:
     return read.entry is not None and read.entry.file != file_id
 
 
+_MAY_BE_ELSEWHERE = (NotFound, PathForbidden, StoredDataError, FileChanging)
+
+
 def _is_final(error: CutoutError) -> bool:
     """Whether an error is told as it is; others mean that the catalog knows an old place."""
-    return isinstance(error, StoredDataError) or error.code in ("stamp_missing", "alert_not_found")
+    final = StoredDataError | FileChanging
+    return isinstance(error, final) or error.code in ("stamp_missing", "alert_not_found")

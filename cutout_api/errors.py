@@ -37,6 +37,7 @@ where, and the remedy.
         StampTooLarge             stamp_too_large
         FileUnreadable            file_unreadable
       StorageUnavailable 503      storage_unavailable   (Retry-After)
+      FileChanging 503            file_changing         (Retry-After)
       CatalogUnavailable 503      catalog_unavailable   (Retry-After)
       Saturated 503               saturated             (Retry-After)
       DeadlineExceeded 504        deadline_exceeded
@@ -330,9 +331,11 @@ class FileUnreadable(StoredDataError):
 
     code, title = "file_unreadable", "The parquet file cannot be read"
 
-    def __init__(self, detail: str, where: str = "") -> None:
+    def __init__(self, detail: str, where: str = "", *, is_whole: bool = False) -> None:
         super().__init__(detail)
         self.where = where
+        self.is_whole = is_whole
+        """Whether the file is as its writer left it: waiting for more of it would not help."""
 
 
 class StorageUnavailable(CutoutError):
@@ -340,6 +343,13 @@ class StorageUnavailable(CutoutError):
 
     status, code, title = 503, "storage_unavailable", "The archive cannot be reached"
     retry_after = 5
+
+
+class FileChanging(CutoutError):
+    """The file is being written, or rewritten in place, and cannot be read meanwhile."""
+
+    status, code, title = 503, "file_changing", "The file is being rewritten"
+    retry_after = 2
 
 
 class CatalogUnavailable(CutoutError):

@@ -68,6 +68,14 @@ def is_name_service(name: str, conf: Mapping[str, str]) -> bool:
     return NAME_NODES + name in conf
 
 
+def ticket_cache(environ: Mapping[str, str]) -> Path | None:
+    """Return the file of the Kerberos tickets; None where Java logs in with a keytab."""
+    if environ.get("KRB5KEYTAB") and environ.get("KRB5PRINCIPAL"):
+        return None
+    named = environ.get("KRB5CCNAME", "").removeprefix("FILE:")
+    return Path(named or f"/tmp/krb5cc_{os.getuid()}")  # noqa: S108  # where kinit puts it
+
+
 def needs_kerberos(conf: Mapping[str, str]) -> bool:
     """Tell whether the site asks who its users are."""
     return conf.get("hadoop.security.authentication", "simple").lower() == "kerberos"

@@ -36,6 +36,7 @@ from .errors import (
     ArchiveFileNotFound,
     CatalogUnavailable,
     CutoutError,
+    FileChanging,
     PathForbidden,
     StorageUnavailable,
 )
@@ -201,16 +202,17 @@ class Indexer:
 
     # --- doing it
 
-    def execute(self, plan: Plan) -> Iterator[Outcome]:
+    def execute(self, plan: Plan, *, waits: bool = True) -> Iterator[Outcome]:
         """Do what is planned, and yield what came of each file as it is done.
 
+        One that is being rewritten is tried once more, after some seconds, where it ``waits``.
         Raises StorageUnavailable when the storage is gone, CatalogUnavailable.
         """
         for path in plan.gone:
             yield self._drop(path)
         late = list(plan.late)
         for file_id, outcome in self._each(plan.todo):
-            if outcome.state == CHANGING:
+            if waits and outcome.state == CHANGING:
                 late.append(file_id)
             else:
                 yield outcome
@@ -344,9 +346,12 @@ class Indexer:
     def _round(self, plan: Plan) -> Iterator[Outcome]:
         # A file that was written just now has its turn when it has settled.
         self._awaited = [file_id.path for file_id in plan.late]
-        outcomes = self.execute(Plan(plan.listed, plan.todo, plan.gone))
+        outcomes = self.execute(Plan(plan.listed, plan.todo, plan.gone), waits=False)
         changed = False
         for outcome in outcomes:
+            if outcome.state == CHANGING:
+                self._awaited.append(outcome.path)
+                continue
             changed = True
             yield outcome
         if changed or time.monotonic() - self._noted > NOTE_SECONDS:
@@ -358,7 +363,7 @@ class Indexer:
 
 def _state_after(error: Exception, path: str) -> tuple[str, int, str]:
     """Return the state of a file that could not be read, no alerts, and the reason."""
-    if isinstance(error, FileChanged):
+    if isinstance(error, FileChanged | FileChanging):
         return CHANGING, 0, "it is being rewritten"
     if isinstance(error, StorageUnavailable):
         return UNAVAILABLE, 0, error.detail

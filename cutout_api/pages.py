@@ -220,7 +220,7 @@ def read_footer(file: OpenFile | LentFile) -> Footer:
     window = Window(file, file.size - length, file.read_at(length, file.size - length))
     source = Source(window)
     if window.data[-len(MAGIC) :] == MAGIC_ENCRYPTED:
-        raise FileUnreadable(f"{file_name(path)} is encrypted, its footer too", path)
+        raise FileUnreadable(f"{file_name(path)} is encrypted, its footer too", path, is_whole=True)
     try:
         with parquet_errors(path, source, "the footer"):
             if window.data[-len(MAGIC) :] != MAGIC:
@@ -268,7 +268,9 @@ def first_rows_of(footer: Footer) -> NDArray[np.int64]:
     """
     metadata, path = footer.metadata, footer.window.id.path
     if metadata.num_rows > MOST_ROWS:
-        raise FileUnreadable(f"{file_name(path)} has more than {MOST_ROWS} rows", path)
+        raise FileUnreadable(
+            f"{file_name(path)} has more than {MOST_ROWS} rows", path, is_whole=True
+        )
     counts = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
@@ -322,7 +324,7 @@ def _chunks_of(
             chunks = footer.metadata.chunks(leaf)
             found += [chunks[number] for number in row_groups]
             if any(chunks[number].is_encrypted for number in row_groups):
-                raise FileUnreadable(encrypted_column(footer, leaf), path)
+                raise FileUnreadable(encrypted_column(footer, leaf), path, is_whole=True)
     return found
 
 

@@ -24,7 +24,9 @@ from .errors import (
     AnswerTooLarge,
     ArchiveFileNotFound,
     ClientLeft,
+    CutoutError,
     DeadlineExceeded,
+    FileChanging,
     FileUnreadable,
     InvalidParameter,
     NotFound,
@@ -42,7 +44,7 @@ from .lookup import Lookup
 from .request import CutoutRequest, IdentifyRequest, Meaning, as_of
 from .settings import Settings
 from .stamp import Stamp, StampLimits, unpack
-from .storage import Archive, FileChanged, FileId, OpenFile, file_name
+from .storage import Archive, FileChanged, FileId, OpenFile, being_rewritten
 from .surveys import Survey, list_titles
 from .work import Stopped, Work, going_on, has_left, settle
 
@@ -229,14 +231,14 @@ class Reader:
         path = request.path or ""
         try:
             return self.twice(path, lambda: self._read_once(request))
-        except (NotFound, StoredDataError):
+        except (NotFound, StoredDataError, FileChanging):
             self.archive.forget(path)  # whoever asks next shall not be told of old files
             raise
 
     def twice(self, path: str, work: Callable[[], T]) -> T:
         """Return what ``work`` does, once more with the new file where one was replaced meanwhile.
 
-        Raises StorageUnavailable where that is replaced too.
+        Raises FileChanging where that is replaced too.
         """
         try:
             return work()
@@ -246,9 +248,7 @@ class Reader:
             return work()
         except FileChanged as error:
             self.archive.forget(path)
-            raise StorageUnavailable(
-                f"{file_name(path)} is being rewritten; try again in a moment"
-            ) from error
+            raise being_rewritten(path) from error
 
     def read_stored(self, request: CutoutRequest) -> tuple[Location, dict[str, bytes]]:
         """Return where the alert is and its stamps as they are stored, by kind.
@@ -278,7 +278,7 @@ class Reader:
                 stamps = tuple(self.unpack(kind, cells[kind]) for kind in cells)
             except StoredDataError as error:
                 error.where = error.where or f"{location.file.path}, row {location.row}"
-                self.archive.check_unchanged(location.file)
+                self.archive.check_blame(location.file, error)
                 raise
         known = entry is not None and entry.file == location.file
         facts = entry if known else self._facts_of(request, location)
@@ -340,11 +340,11 @@ class Reader:
         """Read an alert where it was said to be, or where else the catalog knows it."""
         try:
             return self._read_copy(request, entry)
-        except (NotFound, PathForbidden, StoredDataError) as error:
+        except (NotFound, PathForbidden, StoredDataError, FileChanging) as error:
             for copy in self._lookup.other_copies(request, entry):
-                with suppress(NotFound, PathForbidden, StoredDataError):
+                with suppress(NotFound, PathForbidden, StoredDataError, FileChanging):
                     return self._read_copy(request, copy)
-            if isinstance(error, StampMissing | StoredDataError):
+            if isinstance(error, StampMissing | StoredDataError | FileChanging):
                 raise
             raise self._lookup.stale(entry) from error
 
@@ -378,12 +378,15 @@ class Reader:
         alert, so its error is raised, unless the alert was asked for by its own id.
         """
         candidates: list[tuple[Location, FileIndex]] = []
-        damaged: FileUnreadable | None = None
+        damaged: FileUnreadable | FileChanging | None = None
+        seen: list[FileId] = []
         lacking: str | None = ""
         for index in self.indexes_at(request.path or ""):
-            if isinstance(index, FileUnreadable):
-                damaged = index
+            if isinstance(index, FileUnreadable | FileChanging):
+                # Of two, that which is worth another try.
+                damaged = damaged if isinstance(damaged, FileChanging) else index
                 continue
+            seen.append(index.file_id)
             lacking = still_lacking(lacking, index, request)
             found = index.find(request.survey, request.keys)
             if found is not None:
@@ -391,6 +394,9 @@ class Reader:
         if damaged is not None and not (candidates and request.names_one_alert):
             raise damaged
         if not candidates:
+            if self.archive.changes_in_place:  # what was half written may have lacked it
+                for file_id in seen:
+                    self.archive.check_unchanged(file_id)
             raise not_found(request, lacking)
         if len(candidates) == 1:
             return candidates[0]
@@ -427,7 +433,7 @@ class Reader:
 
     # --- for those who read many alerts at once ---
 
-    def indexes_at(self, path: str) -> Iterator[FileIndex | FileUnreadable]:
+    def indexes_at(self, path: str) -> Iterator[FileIndex | FileUnreadable | FileChanging]:
         """Yield the index of each file that a path names, or why the file cannot be read.
 
         Among others a summary of them is left out: it holds no alerts itself.
@@ -437,7 +443,7 @@ class Reader:
             try:
                 with self.opened(file_id) as file:
                     index = self.index_of(file)
-            except FileUnreadable as error:
+            except (FileUnreadable, FileChanging) as error:
                 yield error
             except NotParquet:
                 if len(files) == 1:
@@ -529,8 +535,8 @@ class _Opened:
         self._archive.give_back(self._file)
         if isinstance(error, ArchiveFileNotFound):
             raise FileChanged(self._id.path) from error
-        if isinstance(error, FileUnreadable):
-            self._archive.check_unchanged(self._id)
+        if isinstance(error, CutoutError):
+            self._archive.check_blame(self._id, error)
 
 
 def entry_of(found: Location) -> Entry:

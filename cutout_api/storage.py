@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 from urllib.parse import unquote
 
@@ -31,13 +32,19 @@ from pyarrow import fs
 from . import metrics
 from .errors import (
     ArchiveFileNotFound,
+    CutoutError,
+    FileChanging,
     FileUnreadable,
     InvalidParameter,
+    NotParquet,
     PathForbidden,
+    StampTooLarge,
+    StampUnreadable,
     StorageUnavailable,
+    StoredDataError,
     shorten,
 )
-from .hadoop_conf import conf_folder, needs_kerberos, read_hadoop_conf
+from .hadoop_conf import conf_folder, needs_kerberos, read_hadoop_conf, ticket_cache
 from .name_service import PatientClient, client_conf
 from .settings import Settings, parse_address, parse_root
 from .work import settle
@@ -57,6 +64,14 @@ PARQUET_SUFFIXES = (".parquet", ".parq")
 """Of file names, whatever their case."""
 SETTLING_SECONDS = 3
 """One for the clock of whole seconds, the rest for clocks that differ."""
+FRESH_SECONDS = 60
+"""A file that was modified longer ago is not being written, however the clocks differ."""
+STEADY_SECONDS = 10
+"""Nor is one that is seen unchanged for so long."""
+LEASE_SECONDS = 3600
+"""How long HDFS lets a writer be silent before it closes the file for him."""
+BLOCK_UNIT = 1 << 20
+"""Of a file that is being written, HDFS counts whole blocks alone, which are of whole MiB."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _PLACE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]*")
@@ -146,6 +161,38 @@ class ArrowDriver:
     def _status(info: fs.FileInfo) -> Status:
         is_folder = info.type == fs.FileType.Directory
         return Status(info.path, is_folder, info.size or 0, info.mtime_ns or 0)
+
+
+class TicketedDriver:
+    """libhdfs by a Kerberos ticket: connected anew once that was renewed.
+
+    Java keeps the ticket that it found when it connected, or that it found none. A connection
+    that was left is kept, since its files may still be read.
+    """
+
+    def __init__(self, tickets: Path, connect: Callable[[], Driver]) -> None:
+        self._tickets, self._connect = tickets, connect
+        self._lock = threading.Lock()
+        self._made: list[tuple[int, Driver]] = []
+
+    def status(self, path: str) -> Status:
+        return self._driver().status(path)
+
+    def list_folder(self, folder: str) -> list[Status]:
+        return self._driver().list_folder(folder)
+
+    def open(self, path: str) -> RawFile:
+        return self._driver().open(path)
+
+    def _driver(self) -> Driver:
+        """Raises OSError where there is no ticket yet, or one that has expired."""
+        version = self._tickets.stat().st_mtime_ns if self._tickets.exists() else None
+        with self._lock:
+            if version is None and not self._made:
+                raise OSError(f"no Kerberos ticket in {self._tickets}")
+            if version is not None and (not self._made or self._made[-1][0] != version):
+                self._made.append((version, self._connect()))
+            return self._made[-1][1]
 
 
 class LeadsOutside(PermissionError):
@@ -336,12 +383,22 @@ def _connect_libhdfs(archive: Archive) -> Driver:
     folder, places = conf_folder(os.environ), os.environ.get("CLASSPATH", "")
     if folder is not None and str(folder) not in places.split(os.pathsep):
         os.environ["CLASSPATH"] = f"{folder}{os.pathsep}{places}"
-    # With Kerberos, a user who is named is one without a ticket.
-    user = None if needs_kerberos(read_hadoop_conf()) else archive.user
     host = address.place if address.is_view else address.host
-    return ArrowDriver(
-        fs.HadoopFileSystem(host, address.port, user=user, extra_conf=LIBHDFS_CLIENT)
-    )
+
+    def connect(user: str | None, tickets: Path | None = None) -> Driver:
+        return ArrowDriver(
+            fs.HadoopFileSystem(
+                host, address.port, user=user, kerb_ticket=tickets, extra_conf=LIBHDFS_CLIENT
+            )
+        )
+
+    if not needs_kerberos(read_hadoop_conf()):
+        return connect(archive.user)
+    # A user who is named is one without a ticket.
+    tickets = ticket_cache(os.environ)
+    if tickets is None:
+        return connect(None)
+    return TicketedDriver(tickets, lambda: connect(None, tickets))
 
 
 def _connect_native(archive: Archive) -> Driver:
@@ -647,6 +704,11 @@ def file_name(path: str) -> str:
     return shorten(posixpath.basename(path.rstrip("/")), 300)
 
 
+def being_rewritten(path: str) -> FileChanging:
+    """Return the error for a file that changes while it is read."""
+    return FileChanging(f"{file_name(path)} is being rewritten; try again in a moment")
+
+
 def close_quietly(raw: RawFile) -> None:
     """Close a handle that may already be broken."""
     with suppress(*DRIVER_ERRORS):
@@ -678,6 +740,8 @@ class Archive:
         # local one may change under its handle, and looking at it costs microseconds.
         self.changes_in_place = self.address.host is None
         self._recheck_seconds = 0.0 if self.changes_in_place else settings.archive.recheck_seconds
+        self._suspects: OrderedDict[str, tuple[FileId, float]] = OrderedDict()
+        """Files that could not be read, and when that was first seen of this version."""
         self._looked_at: OrderedDict[str, tuple[float, tuple[FileId, ...]]] = OrderedDict()
         # It has no threads before it is used, and those of before a fork would be gone.
         self._small_reads = ThreadPoolExecutor(SMALL_READS, "small reads")
@@ -844,6 +908,47 @@ class Archive:
             unchanged = False
         if not unchanged:
             raise FileChanged(file_id.path)
+
+    def check_blame(self, file_id: FileId, error: CutoutError) -> None:
+        """Raise what is to be said instead of an error that may come of a file's being rewritten.
+
+        That is FileChanged where the file is no longer this version, and FileChanging where it
+        may still be being written. Any other error, and one of a whole file, stands.
+        """
+        if not isinstance(error, StoredDataError | NotParquet):
+            return
+        self.check_unchanged(file_id)
+        is_whole = isinstance(error, FileUnreadable) and error.is_whole
+        # On HDFS a file that has its footer, without which no stamp is found, is complete.
+        is_whole |= not self.changes_in_place and isinstance(error, StampUnreadable | StampTooLarge)
+        # Of another kind of file it is known from its first bytes on what it is.
+        is_other = isinstance(error, NotParquet) and file_id.size > 0
+        changing = None if is_whole or is_other else self.still_changing(file_id)
+        if changing is not None:
+            raise changing from error
+
+    def still_changing(self, file_id: FileId) -> FileChanging | None:
+        """Return the error for a damaged file that may still be being written; None: it is not.
+
+        Clocks differ: the time of a file is that of another machine. So a file is believed to be
+        as it will stay when it is old by either: its own time, or ours since it was first seen
+        so. On HDFS a file has the time of its beginning and the size of its whole blocks, none at
+        first, until it is closed.
+        """
+        parts = self.address.host is not None and file_id.size % BLOCK_UNIT == 0
+        fresh, steady = (LEASE_SECONDS,) * 2 if parts else (FRESH_SECONDS, STEADY_SECONDS)
+        if time.time() - file_id.modified / 1e9 >= fresh:
+            return None
+        now = time.monotonic()
+        with self._lock:
+            known, since = self._suspects.get(file_id.path, (None, now))
+            if known != file_id:
+                since = now
+            self._suspects[file_id.path] = (file_id, since)
+            self._suspects.move_to_end(file_id.path)
+            while len(self._suspects) > self._most_open:
+                self._suspects.popitem(last=False)
+        return None if now - since >= steady else being_rewritten(file_id.path)
 
     def close(self) -> None:
         """Close every file, and then forget the connection: libhdfs complains otherwise."""

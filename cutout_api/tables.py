@@ -26,7 +26,6 @@ from .errors import (
     InvalidParameter,
     NotFound,
     PathForbidden,
-    StorageUnavailable,
     StoredDataError,
     TooManyRows,
     nearest,
@@ -46,7 +45,7 @@ from .pages import Footer, first_rows_of, read_footer, read_rows
 from .reader import PATIENCE, Reader, find_again
 from .settings import Limits
 from .stamp import read_pixels
-from .storage import FileChanged, FileId, OpenFile, file_name
+from .storage import FileChanged, FileId, OpenFile, being_rewritten
 from .surveys import Past, Survey, View
 from .table_formats import Chunk, Head, Images
 from .table_request import TableRequest
@@ -260,7 +259,7 @@ class Tables:
             again = self._find_again(view, file_id, entries)
             return self._with_version(again, work)
         except (FileChanged, NotFound, PathForbidden) as error:
-            raise _being_rewritten(file_id) from error
+            raise being_rewritten(file_id.path) from error
 
     def _with_version(
         self, entries: Sequence[Entry], work: Callable[[OpenFile, Sequence[Entry]], T]
@@ -374,12 +373,6 @@ def _with_first(first: Chunk, others: Generator[Chunk, None, None]) -> Generator
     with closing(others):
         yield first
         yield from others
-
-
-def _being_rewritten(file_id: FileId) -> StorageUnavailable:
-    return StorageUnavailable(
-        f"{file_name(file_id.path)} is being rewritten; try again in a moment"
-    )
 
 
 def _written(entry: Entry) -> tuple[int, str]:
@@ -622,7 +615,7 @@ def _read_stamps(
             if cell:
                 images[kind, _identity(entry)] = read_pixels(reader.unpack(kind, cell))
         except StoredDataError as error:
-            reader.archive.check_unchanged(file.id)
+            reader.archive.check_blame(file.id, error)
             log.warning("%s of alert %s: %s", kind, entry.alert_id, error.detail)
     if index.growth > known:
         reader.keep(index)

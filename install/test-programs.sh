@@ -17,6 +17,9 @@ needed=(
     /usr/bin/curl curl
     /usr/bin/wget wget
     /usr/bin/ps procps
+    /usr/sbin/krb5kdc krb5-kdc
+    /usr/sbin/kadmin.local krb5-admin-server
+    /usr/bin/kinit krb5-user
 )
 missing=()
 # Debian keeps each version's server in a folder of its own.

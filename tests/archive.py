@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -101,7 +103,15 @@ def make_archive(folder: Path) -> SampleArchive:
         shutil.copytree(REAL_DATA, folder / "real")
         for file in (folder / "real").iterdir():
             file.chmod(0o644)
+    for file in folder.rglob("*"):
+        make_old(file)
     return archive
+
+
+def make_old(path: Path) -> None:
+    """Have a file be an hour old: not one that may still be being written."""
+    an_hour_ago = time.time() - 3700
+    os.utime(path, (an_hour_ago, an_hour_ago))
 
 
 PECULIAR = (

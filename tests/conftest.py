@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from cutout_api import storage
 from cutout_api.settings import Archive, Settings
 
 from .archive import SampleArchive, make_archive
@@ -21,6 +23,25 @@ settings.register_profile(
     "house", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("house")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def old_files() -> Iterator[None]:
+    """Have each file be older than one that may still be being written.
+
+    What tests damage they wrote just now, and would be told to ask again for some seconds.
+    """
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("FRESH_SECONDS", "LEASE_SECONDS"):
+            patched.setattr(storage, name, -math.inf)
+        yield
+
+
+@pytest.fixture
+def new_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have files be as old as they are."""
+    monkeypatch.setattr(storage, "FRESH_SECONDS", 60)
+    monkeypatch.setattr(storage, "LEASE_SECONDS", 3600)
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ import pytest
 import requests
 from PIL import Image
 
+from ..archive import make_old
 from ..damage import (
     add_cards,
     card,
@@ -171,6 +172,7 @@ def write_damaged_files(folder: Path) -> list[tuple[str, str, int]]:
         )
         file = f"{number}.parquet"
         (folder / file).write_bytes(damage_parquet(source, content))
+        make_old(folder / file)
         found.append((file, name, candid))
     return found
 
@@ -237,6 +239,8 @@ def ask_for_stamps(
     write(folder / "ztf.parquet", rows, row_group_size=64)
     rows = [lsst_alert(n, Science=damage(source, lsst)) for n in range(half)]
     write(folder / "lsst.parquet", rows, LSST_SCHEMA, row_group_size=64)
+    for file in folder.iterdir():
+        make_old(file)
     requested = []
     for number in range(count):
         if number % 2:

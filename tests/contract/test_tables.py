@@ -717,7 +717,7 @@ def test_a_file_that_is_gone_or_lost_its_alerts_is_an_honest_503(
     schema = pq.read_schema(path)
     write(path, archive.rows[NEXT_NIGHT][:1], schema)
     answer = client.get(f"/api/v1/objects?objectId={FIRST}")
-    assert (answer.status_code, answer.json["code"]) == (503, "storage_unavailable")
+    assert (answer.status_code, answer.json["code"]) == (503, "file_changing")
     path.unlink()
     answer = client.get(f"/api/v1/objects?objectId={FIRST}")
     assert answer.status_code == 503

@@ -147,6 +147,7 @@ class HdfsCluster:
         atexit.register(self.stop)
         self.folder = Path(tempfile.mkdtemp(prefix="hdfs-cluster-"))
         try:
+            self._prepare()
             self._write_conf()
             format_log = self.folder / "format.log"
             formatting = self._run(NAMENODE, "-format", "-nonInteractive", log=format_log)
@@ -158,6 +159,9 @@ class HdfsCluster:
         except BaseException:
             self.stop()
             raise
+
+    def _prepare(self) -> None:
+        """Do what is to be done before the servers start, in the folder of the cluster."""
 
     def stop(self) -> None:
         """Kill both servers and remove their files; harmless when already stopped."""
@@ -234,17 +238,21 @@ class HdfsCluster:
         """A new connection as `user`, without Java."""
         # hdfs-native takes the user from the environment whenever it connects, so a connection
         # that is kept would come back from a restart of the NameNode as somebody else.
-        before = os.environ.get("HADOOP_USER_NAME")
-        os.environ["HADOOP_USER_NAME"] = self.user
+        before = {name: os.environ.get(name) for name in self._client_environment()}
+        os.environ.update(self._client_environment())
         try:
             client = hdfs_native.Client(self.uri, HASTE | self._client_conf())
             client.get_file_info("/")  # connects, which the line above does not
         finally:
-            if before is None:
-                del os.environ["HADOOP_USER_NAME"]
-            else:
-                os.environ["HADOOP_USER_NAME"] = before
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
         return client
+
+    def _client_environment(self) -> dict[str, str]:
+        return {"HADOOP_USER_NAME": self.user}
 
     def put(self, local_path: str | Path, hdfs_path: str) -> None:
         """Copy a local file into HDFS, over what may be there; missing folders are made."""
@@ -256,6 +264,11 @@ class HdfsCluster:
         """Write bytes as a file in HDFS, over what may be there; missing folders are made."""
         with self._create(hdfs_path) as target:
             target.write(content)
+
+    def make_old(self, hdfs_path: str) -> None:
+        """Have a file be an hour old: not one that may still be being written."""
+        an_hour_ago = int((time.time() - 3700) * 1000)
+        self.client.set_times(hdfs_path, an_hour_ago, an_hour_ago)
 
     def mkdirs(self, hdfs_path: str, permission: int = 0o755) -> None:
         """Make a folder and those above it."""
@@ -278,7 +291,14 @@ class HdfsCluster:
         # One by one and in order: conf first, so that its log4j.properties is the one.
         jars = sorted((self.server_folder / "jars").glob("*.jar"))
         classpath = [self.folder / "conf", self.server_folder, *jars]
-        command = [java, *JVM_OPTIONS, "-cp", os.pathsep.join(map(str, classpath)), main]
+        command = [
+            java,
+            *JVM_OPTIONS,
+            *self._java_options,
+            "-cp",
+            os.pathsep.join(map(str, classpath)),
+            main,
+        ]
         launcher = [sys.executable, "-I", "-S", "-c", LAUNCHER, str(os.getpid())]
         # The servers' own user, hence the superuser, is named as any client's is.
         environment = {**os.environ, "HADOOP_USER_NAME": self.user}
@@ -320,6 +340,10 @@ class HdfsCluster:
             "hadoop.user.group.static.mapping.overrides": f"{self.user}=supergroup;dr.who=;",
             **self.settings,
         }
+
+    @property
+    def _java_options(self) -> tuple[str, ...]:
+        return ()
 
     def _client_conf(self) -> dict[str, str]:
         return {}

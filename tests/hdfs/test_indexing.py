@@ -61,7 +61,9 @@ def test_the_command_ends_and_writes_what_it_writes_on_disk(
     night: str,
 ) -> None:
     for file in sorted(sample_archive.folder.rglob("*.parquet")):
-        hdfs_cluster.put(file, f"{HOME}/{file.relative_to(sample_archive.folder)}")
+        place = f"{HOME}/{file.relative_to(sample_archive.folder)}"
+        hdfs_cluster.put(file, place)
+        hdfs_cluster.make_old(place)
     on_disk = f"sqlite:///{tmp_path / 'disk.sqlite'}"
     names = ("URI", "USER", "DRIVER", "ROOTS")
     values = (settings.archive.uri, hdfs_cluster.user, settings.archive.driver, HOME)

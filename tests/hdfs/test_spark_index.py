@@ -28,6 +28,7 @@ def environment(
     for file in sorted(sample_archive.folder.rglob("*.parquet")):
         name = file.relative_to(sample_archive.folder)
         hdfs_cluster.put(file, f"{HOME}/{name}")
+        hdfs_cluster.make_old(f"{HOME}/{name}")
     java = find_java()
     assert java
     return os.environ | {

@@ -28,6 +28,7 @@ from cutout_api.indexing import Indexer, Outcome, open_indexer, recent_folders
 from cutout_api.settings import Archive, Catalog, Index, Settings
 from cutout_api.surveys import ZTF
 
+from ..archive import make_old
 from ..samples import write, ztf_alert
 from ..service import ROOT
 from .test_storage import after_listing
@@ -537,6 +538,7 @@ def test_the_status_names_what_there_is_and_what_is_damaged(
         True,
     )
     (archive / NIGHT / "cut.parquet").write_bytes(b"PAR1")
+    make_old(archive / NIGHT / "cut.parquet")
     ended = run_command(settings)
     assert ended.returncode == 1
     assert ended.stdout == "4 files, 1 of them could not be read\n"

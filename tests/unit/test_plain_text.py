@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cutout_api.plain_text import LineFormatter, printable, say
-from tests.archive import NIGHT, SampleArchive
+from tests.archive import NIGHT, SampleArchive, make_old
 from tests.samples import ZTF_SCHEMA, ztf_alert
 from tests.service import COMMAND, ROOT, running_service
 
@@ -79,7 +79,9 @@ def evil_archive(tmp_path: Path) -> SampleArchive:
     archive = SampleArchive(tmp_path / "archive")
     archive.write(f"{NIGHT}/good.parquet", [ztf_alert(1)], ZTF_SCHEMA)
     night = tmp_path / "archive" / NIGHT
-    (night / f"a{EVIL.replace('/', '')}.parquet").write_bytes(b"PAR1 is all there is of it PAR1")
+    evil = night / f"a{EVIL.replace('/', '')}.parquet"
+    evil.write_bytes(b"PAR1 is all there is of it PAR1")
+    make_old(evil)
     return archive
 
 

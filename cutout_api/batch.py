@@ -178,7 +178,7 @@ class Batches:
                 ids = [int(value) for value in some]
                 return [len(self.reader.catalog.find_alerts(it, ids)) for it in surveys]
             for index in self.reader.indexes_at(path):
-                if isinstance(index, FileUnreadable):
+                if isinstance(index, FileUnreadable | FileChanging):
                     continue
                 for number, survey in enumerate(surveys):
                     found = index.find_many(survey, asked.key_of(survey), some)

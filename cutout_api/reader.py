@@ -137,7 +137,7 @@ class Reader:
         there: list[Survey] = []
         found: list[Survey] = []
         for index in self.indexes_at(request.path):
-            if isinstance(index, FileUnreadable):
+            if isinstance(index, FileUnreadable | FileChanging):
                 continue
             mine = [survey for survey in surveys if survey.name in index.surveys]
             there += mine

@@ -95,6 +95,8 @@ def _by_title(
         if stamps:
             names |= {view.stamp_name(kind): STAMP_TYPE for kind in KINDS}
         for name, kind in sorted(names.items()):
+            if name.startswith(view.untitled):
+                continue
             prefix, colon, short = name.partition(":")
             family = found.setdefault(view.title_of(prefix + colon), {})
             family[short] = {"type": kind, "doc": describe(view, name).text}

@@ -358,6 +358,8 @@ class View:
     does."""
     titles: tuple[tuple[str, str], ...] = ()
     """Prefixes of this table, and what ``/api/v1/schema`` calls the columns that have them."""
+    untitled: tuple[str, ...] = ()
+    """What begins the names of columns that are under no title there, though answers have them."""
     is_default: bool = False
     """Whether ``/api/v1/schema`` has its columns by title where no endpoint is named."""
 

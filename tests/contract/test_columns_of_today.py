@@ -93,6 +93,18 @@ def test_the_schema_has_the_four_families_of_ztf(client: FlaskClient) -> None:
     assert {"g-r", "sigma(rate(g-r))"} <= set(schema["Fink on-the-fly added values (v:)"])
 
 
+def test_scores_that_todays_schema_has_no_word_of_are_in_answers_alone(tmp_path: Path) -> None:
+    """A test of the public service compares both, but for the columns of t2."""
+    schema = ZTF_SCHEMA.append(pa.field("t2", pa.struct([("SNIa", pa.float32())])))
+    write(tmp_path / "a.parquet", [ztf_alert(1) | {"t2": {"SNIa": 0.5}}], schema)
+    client = serve(tmp_path)
+    (row,) = rows(client, objectId="ZTF24aaaaaaa")
+    added = client.get("/api/v1/schema").json["Fink science module outputs (d:)"]
+    assert row["d:t2_SNIa"] == 0.5
+    assert not [name for name in added if name.startswith("t2_")]
+    assert "d:t2_SNIa" in client.get("/api/v1/schema?survey=ztf").json["ztf"]["objects"]
+
+
 @pytest.mark.parametrize("way", ["query", "json", "form", "query of a POST"])
 @pytest.mark.parametrize(
     ("endpoint", "titles"),

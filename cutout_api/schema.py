@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from .columns import describe, public_types, type_name
+from .columns import Column, describe, public_types, type_name
 from .surveys import KINDS, TABLES, Survey, View
 from .table_request import CUTOUTS_ENDPOINT, ENDPOINTS, SchemaRequest
 from .tables import Tables
@@ -103,10 +103,15 @@ def _by_title(
     return found
 
 
+def _is_shown(column: Column) -> bool:
+    """Whether answers have a column that nobody names; one of no file is of the history."""
+    return not column.asked or not column.path
+
+
 def _types(tables: Tables, view: View) -> tuple[bool, Mapping[str, str]]:
     """Tell whether the archive has a table, and return the types of its columns by name.
 
-    Those that are shown unasked, and those of the public schema.
+    Those that are shown unasked or beside a history, and those of the public schema.
     """
     known = tables.columns(view)
     other = [prefix for prefix, _ in view.described if not prefix.endswith(":")]
@@ -114,5 +119,5 @@ def _types(tables: Tables, view: View) -> tuple[bool, Mapping[str, str]]:
         name: kind for name, kind in public_types(view).items() if not name.startswith(tuple(other))
     }
     types = {name: known[name].type if name in known else kind for name, kind in public.items()}
-    types |= {name: column.type for name, column in known.items() if not column.asked}
+    types |= {name: column.type for name, column in known.items() if _is_shown(column)}
     return bool(known), {name: type_name(kind) for name, kind in types.items()}

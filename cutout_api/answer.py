@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import orjson
 
 from . import metrics
+from .arrays import AUTO, NAN, NULL
 from .epochs import Alert
 from .formatter import FORMATS, explain_epochs, explain_stamps, format_epochs, format_stamps
 from .panels import Layout
@@ -54,6 +55,19 @@ def answer_request(reader: Reader, asked: CutoutRequest, most_pixels: int) -> Cu
     return CutoutAnswer(body, media_type, alert, asked)
 
 
+def spell_masked(said: str | None, setting: str, *, reads_json: bool) -> str:
+    """Return how masked pixels are written: as the request says, else the setting, else the caller.
+
+    Every client of the services of today is Python, for which NaN is a float and null is none;
+    ``reads_json`` is whether the caller is known to read nothing but JSON.
+    """
+    if said is not None:
+        return said
+    if setting != AUTO:
+        return setting
+    return NULL if reads_json else NAN
+
+
 def make_layout(asked: CutoutRequest, alert_id: int | None, most_pixels: int) -> Layout:
     """Return how the answer is to be drawn and written."""
     again = ""
@@ -68,6 +82,7 @@ def make_layout(asked: CutoutRequest, alert_id: int | None, most_pixels: int) ->
         asked.frame,
         again if len(again) <= LONGEST_ADDRESS else "",
         asked.kinds,
+        asked.nan or NAN,
     )
 
 

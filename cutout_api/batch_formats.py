@@ -66,6 +66,8 @@ class Head:
     """All ids, as they were asked for."""
     side: int
     normalise: str
+    prefix: str = ""
+    """The path of the service, for the addresses in errors."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def write_ndjson(head: Head, answers: Iterable[Answer]) -> Iterator[bytes]:
         made = _made(answer, head.format)
         line: dict[str, Any] = {"id": answer.asked}
         if isinstance(made, CutoutError):
-            line |= {"status": made.status, "error": made.problem()}
+            line |= {"status": made.status, "error": made.problem(head.prefix)}
         else:
             line |= {
                 "status": OK,
@@ -193,7 +195,7 @@ def _name_files(head: Head, answers: Iterable[Answer]) -> Iterator[tuple[str, by
             name = f"{stem}_{head.kind}"
         made = _made(answer, head.format)
         if isinstance(made, CutoutError):
-            problem = {"id": answer.asked, **made.problem()}
+            problem = {"id": answer.asked, **made.problem(head.prefix)}
             yield f"{name}.error.json", orjson.dumps(problem, option=orjson.OPT_INDENT_2)
         else:
             yield name + suffix, made[0]

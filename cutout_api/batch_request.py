@@ -30,12 +30,14 @@ from .request import (
     as_of,
     choice_parameter,
     number_between,
+    other_kind,
     parse_flag,
     parse_request,
     parse_value,
     parse_values,
+    split_stamp_name,
 )
-from .surveys import KEYS, SURVEYS, Key, KeyValue, Survey, list_titles
+from .surveys import ALIASES, KEYS, SURVEYS, Key, KeyValue, Survey, list_titles
 
 FILE_PART = "file"
 """Of a multipart form, where the ids are."""
@@ -69,10 +71,13 @@ class BatchRequest:
     def request(self, number: int) -> CutoutRequest:
         """Return the request for one of the ids. Raises InvalidParameter for what is none."""
         template, name = self.template, self.key.name
-        value = parse_value(PARAMETERS[name], self.ids[number])
+        given, kind = self._bare(self.ids[number])
+        value = parse_value(PARAMETERS[name], given)
         if not self.key.takes(value):
             title = template.survey.title
             raise InvalidParameter(name, f"{name} {value} is not of {title}, as others here are")
+        if kind is not None and kind != template.kind:
+            raise other_kind(kind, template.kind)
         return replace(template, keys={name: value}, given={**template.given, name: value})
 
     def key_of(self, survey: Survey) -> Key:
@@ -88,8 +93,13 @@ class BatchRequest:
         found: dict[KeyValue, None] = {}
         for given in self.ids:
             with suppress(ValueError):
-                found[self.key.parse(given)] = None
+                found[self.key.parse(self._bare(given)[0])] = None
         return list(found)
+
+    def _bare(self, given: object) -> tuple[object, str | None]:
+        """Return an id without the kind that an alert's may have behind it, and the kind."""
+        is_alert = self.key is self.template.survey.alert_key
+        return split_stamp_name(given) if is_alert else (given, None)
 
 
 def parse_id_list(value: Any) -> str | Sequence[object]:
@@ -246,14 +256,19 @@ def _parse_ids(
 
 
 def _key_of(name: str, ids: Sequence[object]) -> Key:
-    """Return the key of this name that takes the first id that any takes, or the first."""
-    keys = [key for _, key in KEYS[name]]
-    if len(keys) > 1:
-        for given in ids:
-            for key in keys:
-                if key.takes(given):
-                    return key
-    return keys[0]
+    """Return the key that takes the first id that any takes: one of this name, if there is such.
+
+    Else one that has the name as an alias; else the first of this name.
+    """
+    own = [key for _, key in KEYS[name]]
+    others = [key for _, key in ALIASES.get(name, ())]
+    if len(own) > 1 or others:
+        for keys in (own, others):
+            for given in ids:
+                for key in keys:
+                    if key.takes(given):
+                        return key
+    return own[0]
 
 
 def _parse_file(content: bytes, named: str | None, most: int) -> tuple[Key, list[object]]:

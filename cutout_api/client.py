@@ -43,7 +43,7 @@ from .fetch import (
     service_error,
 )
 from .planes import Role, find_role
-from .surveys import CURVES, KEYS, KINDS, SURVEYS, Survey
+from .surveys import CURVES, KEYS, KINDS, SURVEYS, Survey, key_meant
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -60,7 +60,12 @@ CHOICES = ("which", "band", "date")
 """Options that choose the alert."""
 OF_PIXELS = ("hdfsPath", "plane", "diffsign")
 """Options that hold for the pixels; all others are of pictures."""
-OWN = ("kind", "epochs", "wcs", "explain", "return_type", "output-format", "output_format")
+OWN = (
+    *("kind", "epochs", "wcs", "explain", "nan", "strict"),
+    *("return_type", "output-format", "output_format"),
+)
+STRICT = {"strict": "1"}
+"""A misspelt option is an error, and not passed over."""
 """What the methods themselves say."""
 _SURVEYS: Mapping[str, Survey] = {survey.name: survey for survey in SURVEYS}
 _SHOWN_PIXELS = 252
@@ -192,8 +197,10 @@ class Client:
         if key is None:
             _, keys = self._alert(texts[0], {}, kind, params.get("hdfsPath"))
             key = next(iter(keys))
+        key = key_meant(key, texts[0])
         surveys = [survey for survey, _ in KEYS[key]]
-        asked = {**params, key: texts, "kind": kind, "output-format": "array", "package": "ndjson"}
+        asked = {**params, **STRICT, key: texts, "kind": kind}
+        asked |= {"output-format": "array", "package": "ndjson"}
         count = 0
         for line in self._session.stream(f"{CUTOUTS}/batch", asked):
             yield _batch_item(surveys, json.loads(line))
@@ -235,7 +242,8 @@ class Client:
         params = {name: _spell(name, value) for name, value in options.items()}
         if columns is not None:
             params["columns"] = columns if isinstance(columns, str) else ",".join(columns)
-        answer = self.fetch(f"/api/v1/{route}", {**keys, **params, "output-format": "votable"})
+        asked = {**keys, **params, **STRICT, "output-format": "votable"}
+        answer = self.fetch(f"/api/v1/{route}", asked)
         unknown = answer.headers.get("X-Unknown-Columns")
         if unknown:
             warnings.warn(f"there are no such columns: {unknown}", stacklevel=3)
@@ -248,7 +256,7 @@ class Client:
         return self._session.get(path, params)
 
     def _fetch_fits(self, params: Params) -> Answer:
-        answer = self.fetch(CUTOUTS, {**params, "output-format": "FITS"})
+        answer = self.fetch(CUTOUTS, {**params, **STRICT, "output-format": "FITS"})
         if not answer.content.startswith(b"SIMPLE"):
             raise _not_fits(f"what {self.address} answered is not a FITS file: is it this service?")
         return answer
@@ -365,7 +373,7 @@ def _batch_item(surveys: Sequence[Survey], line: Mapping[str, Any]) -> BatchItem
         return BatchItem(line["id"], None, {}, service_error(line["status"], members))
     kinds = {survey.response_name(kind): kind for survey in surveys for kind in KINDS}
     arrays = {
-        kinds[name]: np.array(rows, np.float32)  # None, a masked pixel, becomes NaN
+        kinds[name]: np.array(rows, np.float32)  # a masked pixel is NaN, or None and becomes it
         for name, rows in line["cutouts"].items()
     }
     ids = (line.get(survey.alert_key.name) for survey in surveys)
@@ -414,7 +422,8 @@ def _is_number(text: str) -> bool:
 def _take_keys(options: dict[str, Any]) -> dict[str, str]:
     """Take the ids that were given by name out of ``options``."""
     names = [name for name in KEYS if name in options]
-    return {name: _id_text(value) for name in names if (value := options.pop(name)) is not None}
+    texts = {name: _id_text(it) for name in names if (it := options.pop(name)) is not None}
+    return {key_meant(name, text): text for name, text in texts.items()}
 
 
 def _spell(name: str, value: Any) -> str:
@@ -466,7 +475,7 @@ class _Found:
         return one
 
     def ask(self, kind: str, form: str, **more: str) -> bytes:
-        params = {**self.params, "kind": kind, "output-format": form, **more}
+        params = {**self.params, **STRICT, "kind": kind, "output-format": form, **more}
         return self.client.fetch(CUTOUTS, params).content
 
 

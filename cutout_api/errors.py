@@ -29,6 +29,7 @@ where, and the remedy.
       AnswerTooLarge 413          answer_too_large
       AddressTooLong 414          address_too_long
       UnsupportedMediaType 415    unsupported_media_type
+      RangeNotSatisfiable 416     range_not_satisfiable (Content-Range)
       ClientLeft 499              client_left
       InternalError 500           internal_error
       StoredDataError 502
@@ -72,13 +73,13 @@ class CutoutError(Exception):
         # Classes have arguments of their own, which are not kept.
         return Exception.__new__, (type(self), *self.args), self.__dict__
 
-    def problem(self) -> dict[str, Any]:
-        """Return the members of the RFC 9457 object.
+    def problem(self, prefix: str = "") -> dict[str, Any]:
+        """Return the members of the RFC 9457 object; ``prefix`` is the path of the service.
 
         ``text`` repeats ``detail`` because clients of the older services read it there.
         """
         return {
-            "type": f"/docs/errors#{self.code}",
+            "type": f"{prefix}/docs/errors#{self.code}",
             "title": self.title,
             "status": self.status,
             "detail": self.detail,
@@ -132,9 +133,10 @@ class InvalidParameter(BadRequest):
         *,
         allowed: Iterable[str] | None = None,
         got: object = None,
+        suggestion: str | None = None,
     ) -> None:
         choices = None if allowed is None else list(allowed)
-        near = nearest(str(got), choices) if choices and got is not None else None
+        near = nearest(str(got), choices) if choices and got is not None else suggestion
         hint = f"; did you mean {near!r}?" if near else ""
         super().__init__(detail + hint, parameter=parameter, allowed=choices, suggestion=near)
 
@@ -283,6 +285,16 @@ class UnsupportedMediaType(CutoutError):
     """The body's media type is not JSON, nor a form."""
 
     status, code, title = 415, "unsupported_media_type", "The body's media type is not read here"
+
+
+class RangeNotSatisfiable(CutoutError):
+    """``Range`` asks for bytes that the answer does not have."""
+
+    status, code, title = 416, "range_not_satisfiable", "The answer ends before that part"
+
+    def __init__(self, length: int) -> None:
+        super().__init__(f"the answer has {length} bytes, and none in the range that was asked for")
+        self.length = length
 
 
 class ClientLeft(CutoutError):

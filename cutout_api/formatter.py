@@ -11,6 +11,7 @@ import numpy as np
 import orjson
 from PIL import Image
 
+from .arrays import join_list, join_object, write_pixels
 from .epochs import Alert
 from .errors import PictureTooLarge, StampMissing
 from .hdus import EMPTY_PRIMARY, drop_structure, mend_cards, rewrite_hdu, set_card
@@ -41,15 +42,12 @@ class Format:
 
 
 def write_array(shot: Alert, layout: Layout) -> bytes:
-    """Write the pixels as JSON, each the shortest decimal that reads back to the same float32.
-
-    NaN and infinities are ``null``: no JSON parser outside Python accepts the bare words.
-    """
-    arrays = _read(shot, layout)
+    """Write the pixels as JSON, each as it is stored, masked ones as ``layout.masked`` says."""
+    written = [write_pixels(image, layout.masked) for image in _read(shot, layout)]
     if not layout.by_name:
-        return orjson.dumps(arrays, option=orjson.OPT_SERIALIZE_NUMPY)
+        return join_list(written)
     names = [layout.survey.response_name(stamp.kind) for stamp in shot.stamps]
-    return orjson.dumps(dict(zip(names, arrays, strict=True)), option=orjson.OPT_SERIALIZE_NUMPY)
+    return join_object(list(zip(names, written, strict=True)))
 
 
 def write_array_of_epochs(alerts: Sequence[Alert], layout: Layout) -> bytes:
@@ -61,21 +59,25 @@ def write_array_of_epochs(alerts: Sequence[Alert], layout: Layout) -> bytes:
     survey = layout.survey
     written = []
     for alert in alerts:
-        pixels = {
-            stamp.kind: image
+        stamps = {
+            stamp.kind: write_pixels(image, layout.masked)
             for stamp, image in zip(alert.stamps, _read(alert, layout), strict=True)
         }
-        entry: dict[str, Any] = {
-            survey.alert_key.name: None if alert.alert_id is None else str(alert.alert_id),
-            survey.time_name: alert.time,
-        }
+        alert_id = None if alert.alert_id is None else str(alert.alert_id)
+        members = [
+            (survey.alert_key.name, orjson.dumps(alert_id)),
+            (survey.time_name, orjson.dumps(alert.time)),
+        ]
         if layout.by_name:
-            for kind in layout.kinds:
-                entry[survey.response_name(kind)] = pixels.get(kind)
+            members += [
+                (survey.response_name(kind), stamps.get(kind, b"null")) for kind in layout.kinds
+            ]
         else:
-            entry["stamps"] = [pixels.get(kind) for kind in layout.kinds]
-        written.append(entry)
-    return orjson.dumps(written, option=orjson.OPT_SERIALIZE_NUMPY)
+            members.append(
+                ("stamps", join_list([stamps.get(kind, b"null") for kind in layout.kinds]))
+            )
+        written.append(join_object(members))
+    return join_list(written)
 
 
 def _read(shot: Alert, layout: Layout) -> list[Pixels]:

@@ -14,12 +14,12 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from .answer import CUTOUTS, answer_request, file_stem
+from .answer import CUTOUTS, answer_request, file_stem, spell_masked
 from .client import Client
 from .errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, CutoutError
 from .fetch import WORTH_ANOTHER_TRY, ServiceError
@@ -29,7 +29,7 @@ from .progress import show_progress
 from .reader import Reader
 from .request import ALL, PARAMETERS, CutoutRequest, Parameter, parse_request
 from .settings import load_settings
-from .surveys import KEYS, SURVEYS
+from .surveys import KEYS, SURVEYS, key_of_form
 from .whole_files import write_whole
 
 STDIN = STDOUT = "-"
@@ -39,7 +39,7 @@ MOST_FAILURES = 3
 """In a row, until the archive or the service is taken to be gone."""
 AT_ONCE = 8
 """Alerts that are asked for at the same time, so that the way to a service is not waited for."""
-_OWN = (*KEYS, "kind", FORMAT, "return_type", "explain")
+_OWN = (*KEYS, "kind", FORMAT, "return_type", "explain", "strict")
 
 
 class Failed(Exception):
@@ -69,11 +69,14 @@ class ArchiveSource:
     def __init__(self) -> None:
         settings = load_settings()
         self._most_pixels = settings.limits.image_pixels
+        self._nan = settings.answers.nan
         self.at_once = min(AT_ONCE, settings.limits.concurrent_reads)
         self._reader = Reader(settings)
 
     def fetch(self, asked: CutoutRequest, payload: Mapping[str, str]) -> tuple[bytes, int | None]:
         del payload
+        # As a service writes it for a program.
+        asked = replace(asked, nan=spell_masked(asked.nan, self._nan, reads_json=False))
         try:
             made = answer_request(self._reader, asked, self._most_pixels)
         except CutoutError as error:
@@ -348,11 +351,13 @@ def keys_of(id_: str) -> list[tuple[str, str]]:
         if name not in KEYS:
             raise Failed(f"{name} is not one of {', '.join(KEYS)}", "invalid_parameter")
         return [(name, text)]
-    names = [key for key in (it.object_key for it in SURVEYS) if not key.is_number]
-    for keys in (names, [survey.alert_key for survey in SURVEYS]):
-        taking = dict.fromkeys(key.name for key in keys if key.takes(text))
-        if taking:
-            return [(name, text) for name in taking]
+    named = key_of_form(text)
+    if named is not None:
+        return [(named, text)]
+    alerts = [survey.alert_key for survey in SURVEYS]
+    taking = dict.fromkeys(key.name for key in alerts if key.takes(text))
+    if taking:
+        return [(name, text) for name in taking]
     raise Failed(
         "neither an object's name, nor an alert's number, nor NAME=NUMBER", "invalid_parameter"
     )

@@ -40,7 +40,8 @@ PROBLEM_SCHEMA = {
 
 _PIXELS = {
     "type": "array",
-    "description": "Rows of pixels, row 0 first as FITS stores it; null where masked",
+    "description": "Rows of pixels, row 0 first as FITS stores it. Where masked null, or, with "
+    "nan=NaN and for callers that do not name application/json, NaN, which is not JSON",
     "items": {"type": "array", "items": {"type": ["number", "null"]}},
 }
 _ARGS = {
@@ -109,6 +110,13 @@ _IDENTITY = {
 _BINARY: dict[str, Any] = {}
 _VIEWS = [view for views in TABLES.values() for view in views]
 _PREFIXES = "^[{}]:".format("".join(sorted({prefix[0] for it in _VIEWS for prefix in it.prefixes})))
+_PASSED_OVER = {
+    "X-Unknown-Arguments": {
+        "description": "The names of arguments that the route does not have, percent-encoded: "
+        "they were passed over",
+        "schema": {"type": "string"},
+    }
+}
 _ROWS = {
     "type": "array",
     "description": "Rows by name of column, newest first. Integers are exact: ids exceed 2^53",
@@ -225,6 +233,7 @@ def describe_service() -> dict[str, Any]:
                     "responses": {
                         "200": {
                             "description": "What the id names, alerts first",
+                            "headers": _PASSED_OVER,
                             "content": {
                                 "application/json": {"schema": {"oneOf": [_ARGS, _IDENTITY]}}
                             },
@@ -248,6 +257,11 @@ def describe_service() -> dict[str, Any]:
     }
 
 
+def describe_service_below(prefix: str) -> dict[str, Any]:
+    """Return the document of a service below a path of whatever host it is asked from."""
+    return {**describe_service(), "servers": [{"url": prefix or "/"}]}
+
+
 def _batch() -> dict[str, Any]:
     options = {name: known for name, known in BATCH_PARAMETERS.items() if name not in KEYS}
     body = {
@@ -258,7 +272,6 @@ def _batch() -> dict[str, Any]:
             if name != "ids"
         },
         "required": ["kind"],
-        "additionalProperties": False,
         "oneOf": [{"required": [name]} for name in KEYS],
         "not": {"required": ["return_type", "output-format"]},
     }
@@ -288,7 +301,10 @@ def _batch() -> dict[str, Any]:
                 "text/csv": {"schema": {"type": "string"}},
             },
         },
-        "responses": {"200": {"description": "The package", "content": content}, **_problems()},
+        "responses": {
+            "200": {"description": "The package", "headers": _PASSED_OVER, "content": content},
+            **_problems(),
+        },
     }
 
 
@@ -301,7 +317,6 @@ def _table(route: str) -> dict[str, Any]:
             parameter.name: {**parameter.json_schema(), "description": parameter.description}
             for parameter in parameters
         },
-        "additionalProperties": False,
         "oneOf": [{"required": [name]} for name in ids],
     }
     example = {ids[0]: TABLE_PARAMETERS[route][ids[0]].example, "output-format": "json"}
@@ -339,10 +354,19 @@ def _table_responses(json_schema: dict[str, Any]) -> dict[str, Any]:
         "X-Unknown-Columns": {
             "description": "The names in columns that do not exist",
             "schema": {"type": "string"},
-        }
+        },
+        "X-Unknown-Ids": {
+            "description": "The ids that no alert has, percent-encoded",
+            "schema": {"type": "string"},
+        },
+        "X-Hint": {
+            "description": "What is wrong with the first of X-Unknown-Ids",
+            "schema": {"type": "string"},
+        },
+        **_PASSED_OVER,
     }
     rows = {"description": "The rows", "headers": headers, "content": content}
-    return {"200": rows, "304": _NOT_MODIFIED, **_problems()}
+    return {"200": rows, "206": _PART, "304": _NOT_MODIFIED, **_problems()}
 
 
 def _columns(
@@ -361,6 +385,7 @@ def _column_responses(schema: dict[str, Any]) -> dict[str, Any]:
     return {
         "200": {
             "description": "The columns",
+            "headers": _PASSED_OVER,
             "content": {"application/json": {"schema": schema}},
         },
         "304": _NOT_MODIFIED,
@@ -415,7 +440,6 @@ def _body() -> dict[str, Any]:
             for parameter in PARAMETERS.values()
         },
         "required": [parameter.name for parameter in PARAMETERS.values() if parameter.required],
-        "additionalProperties": False,
         "allOf": [
             # The ids of one survey, and one dialect.
             {"anyOf": [{"required": [name]} for name in KEYS]},
@@ -454,6 +478,7 @@ def _responses(array_schema: dict[str, Any]) -> dict[str, Any]:
             "description": f"Its time: {_TIMES}",
             "schema": {"type": "number"},
         },
+        **_PASSED_OVER,
     }
     found = {
         "200": {
@@ -469,12 +494,17 @@ def _responses(array_schema: dict[str, Any]) -> dict[str, Any]:
                 },
             },
         },
+        "206": _PART,
         "304": _NOT_MODIFIED,
     }
     return found | _problems()
 
 
 _NOT_MODIFIED = {"description": "The copy that If-None-Match names is still right"}
+_PART = {
+    "description": "The bytes that Range asks for, of any of the content types of 200",
+    "headers": {"Content-Range": {"schema": {"type": "string"}}},
+}
 
 
 def _problems() -> dict[str, Any]:
@@ -486,6 +516,7 @@ def _info_responses() -> dict[str, Any]:
     found = _responses({})
     found["200"] = {
         "description": "Header, WCS, noise and flags of each stamp",
+        "headers": _PASSED_OVER,
         "content": {"application/json": {"schema": _INFO}},
     }
     return found

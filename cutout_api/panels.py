@@ -10,6 +10,7 @@ import numpy as np
 from astropy.io import fits
 from PIL import Image
 
+from .arrays import NULL
 from .epochs import Alert, Entry
 from .errors import FactMissing, PictureTooLarge, StampTooLarge
 from .geometry import Geometry, Matrix
@@ -64,6 +65,8 @@ class Layout:
     """The address that gives the answer again."""
     kinds: tuple[str, ...] = ()
     """What was asked for, of which an alert among many may lack some."""
+    masked: str = NULL
+    """Array answers: how a masked pixel is written."""
 
 
 @dataclass(frozen=True)

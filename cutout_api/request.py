@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -18,6 +17,7 @@ from urllib.parse import urlencode
 
 import erfa
 
+from .arrays import NAN, NULL
 from .epochs import LATEST, PLAIN, WHICH, Choice
 from .errors import (
     BadRequest,
@@ -45,7 +45,20 @@ from .render import (
     Rendering,
     colormap_names,
 )
-from .surveys import INT64_SCHEMA, KEYS, KINDS, SURVEYS, Key, KeyValue, Survey, list_titles
+from .surveys import (
+    ALIASES,
+    INT64_SCHEMA,
+    KEYS,
+    KINDS,
+    SURVEYS,
+    Key,
+    KeyValue,
+    OutOfRange,
+    Survey,
+    key_meant,
+    key_of_form,
+    list_titles,
+)
 from .views import (
     AS_DELIVERED,
     AS_STORED,
@@ -116,6 +129,8 @@ class CutoutRequest:
     view: View = AS_STORED
     frame: Frame = field(default_factory=Frame)
     explain: bool = False
+    nan: str | None = None
+    """How a masked pixel is written in an array; None: the request does not say."""
     given: Mapping[str, Any] = field(default_factory=dict)
     """What was sent, checked, in the order of ``PARAMETERS``."""
     others: tuple[Survey, ...] = ()
@@ -313,7 +328,7 @@ def parse_labels(value: Any) -> tuple[str, ...]:
 
 
 NONE = "none"
-_STAMP_NAME = re.compile(rf"(-?[0-9]+)_cutout({'|'.join(KINDS)})", re.ASCII | re.IGNORECASE)
+_STAMP_NAME = re.compile(rf"([A-Z-]*[0-9]+)_cutout({'|'.join(KINDS)})", re.ASCII | re.IGNORECASE)
 MOST_SIZE = 8192
 LEAST_ZOOM, MOST_ZOOM = 0.001, 64.0
 LEAST_A, MOST_A = 1e-6, 1000.0
@@ -380,6 +395,14 @@ def choice_parameter(name: str, names: tuple[str, ...], description: str, **more
     )
 
 
+STRICT = Parameter(
+    "strict",
+    "Refuse every argument that this route does not have. Without it, those are passed over that "
+    "are no slip for one of its own, and X-Unknown-Arguments names them.",
+    parse_flag,
+    example=1,
+    schema=_FLAG_SCHEMA,
+)
 _TABLE = (
     Parameter(
         "hdfsPath",
@@ -574,6 +597,15 @@ _TABLE = (
         "from the alert's position), and says so in HISTORY.",
         example="fix",
     ),
+    choice_parameter(
+        "nan",
+        (NULL, NAN),
+        "array: how masked pixels are written. Without it null where Accept names "
+        "application/json or a page in a browser asks, else NaN, which is not JSON but which "
+        "Python's json reads as a float.",
+        example=NULL,
+    ),
+    STRICT,
     Parameter(
         "explain",
         "Answer how the picture is drawn, as JSON, instead of the picture: the limits used, the "
@@ -633,15 +665,22 @@ def parse_any_id(value: Any) -> tuple[str, tuple[Meaning, ...]]:
     text = str(value).strip() if isinstance(value, str | int) else ""
     match = _STAMP_NAME.fullmatch(text)
     text = match[1] if match else text
-    meanings = []
+    meanings: list[Meaning] = []
+    refused = None
     for survey in SURVEYS:
         # Of digits, an alert is meant more often than an object.
         for key in (survey.alert_key, survey.object_key):
-            with suppress(ValueError):
+            try:
                 meanings.append(Meaning(survey, key, key.parse(text)))
+            except OutOfRange as error:
+                refused = refused or error
+            except ValueError:
+                pass
+    if refused and not meanings:
+        raise refused
     if not meanings:
         raise ValueError(_ANY_ID)
-    return text, tuple(meanings)
+    return str(meanings[0].value), tuple(meanings)
 
 
 def _words_of_ids() -> str:
@@ -669,6 +708,7 @@ IDENTIFY_PARAMETERS: Mapping[str, Parameter] = {
             required=True,
         ),
         PARAMETERS["hdfsPath"],
+        STRICT,
     )
 }
 
@@ -686,6 +726,7 @@ INFO_PARAMETERS = (
     "hdfsPath",
     *KEYS,
     "kind",
+    STRICT.name,
 )
 
 
@@ -704,8 +745,9 @@ def parse_request(payload: Mapping[str, Any]) -> CutoutRequest:
     A member that is null or empty counts as not given. Raises a BadRequest that names the
     parameter, what it takes, and the nearest right spelling.
     """
-    payload, kind_of_name = _split_alert_ids(payload)
+    payload, kind_of_name = _split_alert_ids(_settle_aliases(payload))
     values = parse_values(payload, PARAMETERS)
+    values.pop(STRICT.name, None)  # it changes no answer
     surveys = _parse_surveys(values)
     while len(surveys) > 1:
         try:
@@ -728,10 +770,8 @@ def _make_request(
     keys = {key.name: values[key.name] for key in survey.keys if key.name in values}
     dialect, format_name = _parse_format(values)
     kind = values.get("kind", kind_of_name)
-    if kind_of_name not in (None, kind):
-        raise ConflictingParameters(
-            "kind", f"the alert's id names the {kind_of_name} stamp, kind is {kind}"
-        )
+    if kind_of_name is not None and kind_of_name != kind:
+        raise other_kind(kind_of_name, str(kind))
     if kind is None:
         raise MissingParameter("kind", f"kind is missing: give one of {', '.join(_KINDS)}")
     choice_made = _parse_choice(survey, keys, values)
@@ -753,12 +793,51 @@ def _make_request(
         view=_parse_view(values, survey, format_name),
         frame=frame,
         explain=values.get("explain", False),
+        nan=values.get("nan"),
         given={name: values[name] for name in sorted(values, key=_PLACES.__getitem__)},
         others=tuple(surveys[1:]),
     )
 
 
 _ALERT_KEYS = tuple(dict.fromkeys(survey.alert_key.name for survey in SURVEYS))
+
+
+def other_kind(named: str, asked: str) -> ConflictingParameters:
+    """Return the error for an alert's id that names another stamp than is asked for."""
+    return ConflictingParameters("kind", f"the alert's id names the {named} stamp, kind is {asked}")
+
+
+def _settle_aliases(payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the payload with ids under the names of the keys that they are of.
+
+    Raises ConflictingParameters where another survey is named besides.
+    """
+    for name in ALIASES:
+        value = payload.get(name)
+        meant = key_meant(name, value)
+        if meant == name:
+            continue
+        survey, key = next((of, it) for of, it in ALIASES[name] if it.name == meant)
+        given = [other for other in payload if other != name and payload[other] not in (None, "")]
+        own = {it.name for it in survey.keys}
+        for other in given:
+            if other in KEYS and other not in own:
+                raise ConflictingParameters(
+                    other,
+                    f"{name} {shorten(value, quote=False)} is a {meant} of {survey.title}, "
+                    f"and {other} belongs to another survey; give one of them",
+                )
+        there = payload[meant] if meant in given else value
+        if there != value and not (key.takes(there) and key.parse(there) == key.parse(value)):
+            raise ConflictingParameters(meant, f"{name} and {meant} name different objects")
+        payload = {other: it for other, it in payload.items() if other != name} | {meant: value}
+    return payload
+
+
+def split_stamp_name(value: Any) -> tuple[Any, str | None]:
+    """Return an alert's id without the kind behind it, and the kind: ``<id>_cutoutScience``."""
+    match = _STAMP_NAME.fullmatch(value.strip()) if isinstance(value, str) else None
+    return (match[1], choice(KINDS)(match[2])) if match else (value, None)
 
 
 def _split_alert_ids(payload: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
@@ -768,10 +847,9 @@ def _split_alert_ids(payload: Mapping[str, Any]) -> tuple[dict[str, Any], str | 
     """
     found, kind = dict(payload), None
     for name in _ALERT_KEYS:
-        value = found.get(name)
-        match = _STAMP_NAME.fullmatch(value.strip()) if isinstance(value, str) else None
-        if match:
-            found[name], kind = match[1], choice(KINDS)(match[2])
+        if name in found:
+            found[name], named = split_stamp_name(found[name])
+            kind = named or kind
     return found, kind
 
 
@@ -797,6 +875,8 @@ def parse_value(parameter: Parameter, value: Any) -> Any:
     The length of a text is checked first, whatever the parser would make of it.
     """
     name = parameter.name
+    if isinstance(value, list | dict) and parameter.longest:
+        raise not_one_value(name)
     if isinstance(value, str) and parameter.longest and len(value) > parameter.longest:
         raise InvalidParameter(
             name,
@@ -806,9 +886,24 @@ def parse_value(parameter: Parameter, value: Any) -> Any:
     try:
         return parameter.parse(value)
     except ValueError as error:
-        raise InvalidParameter(
-            name, f"{name} {error}, not {shorten(value)}", allowed=parameter.allowed, got=value
-        ) from error
+        raise refuse_value(parameter, value, error) from error
+
+
+def refuse_value(parameter: Parameter, value: object, reason: ValueError) -> InvalidParameter:
+    """Return the error for a value that a parameter does not take."""
+    name = parameter.name
+    return InvalidParameter(
+        name,
+        f"{name} {reason}, not {shorten(value)}",
+        allowed=parameter.allowed,
+        got=value,
+        suggestion=key_of_form(value) if name in KEYS else None,
+    )
+
+
+def not_one_value(name: str) -> InvalidParameter:
+    """Return the error for a list or an object where one value belongs."""
+    return InvalidParameter(name, f"{name} must be one value, not a list or an object")
 
 
 def _parse_surveys(values: Mapping[str, Any]) -> tuple[Survey, ...]:

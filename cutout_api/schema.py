@@ -96,7 +96,7 @@ def _by_title(
             names |= {view.stamp_name(kind): STAMP_TYPE for kind in KINDS}
         for name, kind in sorted(names.items()):
             prefix, colon, short = name.partition(":")
-            family = found.setdefault(view.title_of(prefix + colon), {})
+            family = found.setdefault(view.family(prefix + colon), {})
             family[short] = {"type": kind, "doc": describe(view, name).text}
     return found
 

@@ -58,6 +58,9 @@ errorlog = "-"
 loglevel = "warning"
 timeout = 60
 graceful_timeout = 15
+# Of proxies' headers none is believed here: `proxy` looks at who sent them.
+forwarded_allow_ips = forwarder_headers = ""
+secure_scheme_headers: dict[str, str] = {}
 keepalive = 5
 limit_request_line = 8190
 control_socket_disable = True  # it would be made in the home folder, which may be read-only
@@ -101,7 +104,7 @@ def on_starting(server: Any) -> None:
             f"cutout_api: archive.uri is {_settings.archive.uri}, but there is no such folder; "
             "'cutout_api demo' makes a simulated archive"
         )
-    log.info("cutout_api %s on http://%s", __version__, bind)
+    log.info("cutout_api %s on http://%s%s", __version__, bind, _settings.server.prefix)
 
 
 def when_ready(_server: Any) -> None:
@@ -499,7 +502,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def _refuse(self, client: socket.socket, problem: CutoutError) -> None:
         """Say what is wrong to a client whose connection is then closed, without waiting for it."""
-        body = json.dumps(problem.problem()).encode()
+        body = json.dumps(problem.problem(_settings.server.prefix)).encode()
         head = (
             f"HTTP/1.1 {problem.status} {problem.title}\r\n"
             "Connection: close\r\n"

@@ -17,14 +17,30 @@ from dataclasses import Field, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import yaml
 
 from .errors import SettingsError, nearest, shorten
+from .hadoop_conf import is_name_service, read_hadoop_conf
+from .proxy import UNIX, is_prefix, parse_proxy
 
 PREFIX = "CUTOUT_API_"
 DEFAULT_HDFS_PORT = 8020
+OWN_PATHS = (
+    "api",
+    "docs",
+    "favicon.ico",
+    "gallery",
+    "healthz",
+    "metrics",
+    "openapi.json",
+    "plain",
+    "readyz",
+    "static",
+    "try",
+)
+"""What the addresses of the service begin with."""
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -34,13 +50,16 @@ def setting(
     check: Callable[[Any], str | None] | None = None,
     *,
     secret: bool = False,
+    null: str | None = None,
 ) -> Any:
     """Declare one setting; ``check`` returns what is wrong with a value, or None.
 
+    YAML's null counts as left out, unless ``null`` is the value that it stands for.
     A value that is ``secret``, since it may hold a password, is not shown where it is refused, so
     its check must not tell it either.
     """
-    return field(default=default, metadata={"help": help_text, "check": check, "secret": secret})
+    metadata = {"help": help_text, "check": check, "secret": secret, "null": null}
+    return field(default=default, metadata=metadata)
 
 
 def at_least(least: float) -> Callable[[Any], str | None]:
@@ -61,6 +80,24 @@ def _check_port(value: int) -> str | None:
 
 def _check_host(value: str) -> str | None:
     return None if re.fullmatch(r"[\w.:-]+", value) else "must be an address or a host name"
+
+
+def _check_prefix(value: str) -> str | None:
+    if value and not is_prefix(value):
+        return "must be a path such as /stamps, of letters, digits and -._~, without a / at its end"
+    if value and value.split("/")[1] in OWN_PATHS:
+        return f"begins as addresses of the service itself do, which {', '.join(OWN_PATHS)} are"
+    return None
+
+
+def _check_proxies(value: tuple[str, ...]) -> str | None:
+    for proxy in value:
+        try:
+            if proxy != UNIX:
+                parse_proxy(proxy)
+        except ValueError as error:
+            return f"{error}: name addresses, networks such as 10.0.0.0/8, or {UNIX}"
+    return None
 
 
 def _check_origins(value: tuple[str, ...]) -> str | None:
@@ -100,30 +137,43 @@ class Address:
 
     folder: str
     host: str | None = None
+    """A name node, a name service, or a mount table of viewfs."""
     port: int = 0
+    """0 where the Hadoop configuration says which name nodes there are."""
+    is_view: bool = False
+    """Whether ``host`` is a mount table."""
 
     @property
     def scheme(self) -> str:
-        return "file" if self.host is None else "hdfs"
+        if self.host is None:
+            return "file"
+        return "viewfs" if self.is_view else "hdfs"
+
+    @property
+    def place(self) -> str:
+        """The scheme and the host, as they stand before a path."""
+        return f"{self.scheme}://{self.host or ''}{f':{self.port}' if self.port else ''}"
 
     def same_place(self, other: Address) -> bool:
         """Tell whether both are on the same file system, whatever the folder."""
-        return (self.host, self.port) == (other.host, other.port)
+        return self.place == other.place
 
     def __str__(self) -> str:
-        place = "" if self.host is None else f"{self.host}:{self.port}"
-        return f"{self.scheme}://{place}{self.folder}"
+        return self.place + self.folder
 
 
-def parse_address(uri: str) -> Address:
-    """Return the place that ``file:///folder``, ``hdfs://host:port/folder`` or a plain path names.
+def parse_address(uri: str, environ: Mapping[str, str] | None = None) -> Address:
+    """Return the place that a URI or a plain path names.
 
+    That is ``file:///folder``; ``hdfs://host:port/folder``; ``hdfs://service/folder`` or
+    ``viewfs://table/folder`` as the Hadoop configuration has them; or ``hdfs:///folder`` on its
+    default file system.
     Raises ValueError saying what is wrong.
     """
     if not _URI.match(uri):
         if not uri:
             raise ValueError("must name a folder, e.g. file:///data/archive")
-        if re.match(r"(file|hdfs):", uri):
+        if re.match(r"(file|hdfs|viewfs):", uri):
             raise ValueError("must have two slashes behind its scheme: file:///data, hdfs://host")
         return Address(folder=os.path.abspath(uri))  # noqa: PTH100
     parts = urlsplit(uri)
@@ -133,21 +183,40 @@ def parse_address(uri: str) -> Address:
         if not parts.path:
             raise ValueError("names no folder: write file:///folder")
         return Address(folder=os.path.normpath(parts.path))
-    if parts.scheme == "hdfs":
-        try:
-            port = parts.port
-        except ValueError as error:
-            raise ValueError("has a port that is not a number") from error
-        if not parts.hostname:
-            raise ValueError("names no host: write hdfs://host:port/folder")
+    if parts.scheme in ("hdfs", "viewfs"):
         if parts.username or parts.password:
             raise ValueError("names a user: that is the setting archive.user")
-        return Address(
-            folder=os.path.normpath("/" + parts.path.strip("/")),
-            host=parts.hostname,
-            port=port or DEFAULT_HDFS_PORT,
-        )
-    raise ValueError(f"has the scheme {parts.scheme!r}: file and hdfs are served")
+        host, port = _place_on_hdfs(parts, read_hadoop_conf(environ))
+        folder = os.path.normpath("/" + parts.path.strip("/"))
+        return Address(folder, host, port, is_view=parts.scheme == "viewfs")
+    raise ValueError(f"has the scheme {parts.scheme!r}: file and hdfs are served, and viewfs")
+
+
+def _place_on_hdfs(parts: SplitResult, conf: Mapping[str, str]) -> tuple[str, int]:
+    """Return the host, in the case that names of the configuration have, and the port."""
+    if not parts.netloc:
+        default = urlsplit(conf.get("fs.defaultFS", ""))
+        if default.scheme != parts.scheme or not default.netloc:
+            said = f" is {default.geturl()}" if default.scheme else " is not set"
+            raise ValueError(
+                f"names no host: write {parts.scheme}://host/folder. (fs.defaultFS of the Hadoop "
+                f"configuration, which HADOOP_CONF_DIR names,{said})"
+            )
+        parts = default
+    try:
+        port = parts.port
+    except ValueError as error:
+        raise ValueError("has a port that is not a number") from error
+    if not parts.hostname:
+        raise ValueError("names no host: write hdfs://host:port/folder")
+    name = parts.netloc.rpartition("@")[2]
+    if parts.scheme == "viewfs":
+        if port is not None:
+            raise ValueError("has a port: the name of a mount table has none")
+        return name, 0
+    if not port and is_name_service(name.removesuffix(":0"), conf):
+        return name.removesuffix(":0"), 0
+    return parts.hostname, port or DEFAULT_HDFS_PORT
 
 
 @dataclass(frozen=True)
@@ -163,6 +232,17 @@ class Server:
         "web pages that may call this service: a list of origins, or * for any",
         _check_origins,
     )
+    prefix: str = setting(
+        "",
+        "path of the host below which the service is reached, e.g. /stamps; left out: the root",
+        _check_prefix,
+    )
+    trusted_proxies: tuple[str, ...] = setting(
+        ("127.0.0.1", "::1", UNIX),
+        "proxies whose X-Forwarded-For, -Proto, -Host and -Prefix are believed: addresses, "
+        "networks, unix for sockets",
+        _check_proxies,
+    )
     log_level: str = setting(
         "INFO",
         "DEBUG, INFO (a line per request), WARNING or ERROR",
@@ -174,7 +254,8 @@ class Server:
 class Archive:
     uri: str = setting(
         "demo-archive",
-        "file:///folder, hdfs://host:port/folder, or a path relative to this file",
+        "file:///folder, hdfs://host:port/folder, hdfs://service/folder or viewfs://table/folder "
+        "as in HADOOP_CONF_DIR, or a path relative to this file",
         _check_archive_uri,
     )
     user: str | None = setting(None, "HDFS user; the login name when left out")
@@ -223,6 +304,16 @@ class Catalog:
         "database of the archive's alerts: sqlite:///file, relative to this file, or postgresql://...",
         _check_catalog_url,
         secret=True,
+    )
+
+
+@dataclass(frozen=True)
+class Answers:
+    nan: str = setting(
+        "auto",
+        "how masked pixels are written in JSON arrays: NaN, null, or auto (what the caller reads)",
+        one_of("auto", "null", "NaN"),
+        null="null",
     )
 
 
@@ -294,6 +385,7 @@ class Settings:
     archive: Archive = field(default_factory=Archive)
     index: Index = field(default_factory=Index)
     catalog: Catalog = field(default_factory=Catalog)
+    answers: Answers = field(default_factory=Answers)
     limits: Limits = field(default_factory=Limits)
 
 
@@ -302,6 +394,7 @@ SECTIONS: Mapping[str, type] = {
     "archive": Archive,
     "index": Index,
     "catalog": Catalog,
+    "answers": Answers,
     "limits": Limits,
 }
 
@@ -359,8 +452,9 @@ def _read_file(file: Path) -> dict[str, tuple[Any, str]]:
             name = f"{section}.{key}"
             if name not in setting_fields():
                 raise _unknown(name, setting_fields(), str(file))
-            if value is not None:
-                found[name] = (value, str(file))
+            null = setting_fields()[name][0].metadata["null"]
+            if value is not None or null is not None:
+                found[name] = (null if value is None else value, str(file))
     for name, value in _from_legacy(content).items():
         if name in found:
             raise SettingsError(f"{file} sets {name} twice: once as in older files, once as here")
@@ -424,7 +518,8 @@ def _from_legacy(content: Mapping[str, Any]) -> dict[str, Any]:
         found["archive.user"] = old["HDFSUSER"]
     if "HDFS" in old:
         host, port = _host_and_port(old["HDFS"])
-        found["archive.uri"] = f"hdfs://{host}:{old.get('HDFSPORT', port or DEFAULT_HDFS_PORT)}"
+        port = old.get("HDFSPORT", port)
+        found["archive.uri"] = f"hdfs://{host}" + (f":{port}" if port else "")
     elif "HDFSPORT" in old:
         raise SettingsError("HDFSPORT is set, but HDFS, the host it belongs to, is not")
     return found
@@ -434,7 +529,9 @@ def _host_and_port(text: object) -> tuple[str, int | None]:
     """Return host and port of ``host``, ``host:port`` or ``http://host``."""
     try:
         parts = urlsplit(f"//{str(text).split('://')[-1]}")
-        return parts.hostname or "", parts.port
+        port = parts.port
+        host = parts.netloc.removesuffix(f":{port}") if parts.hostname else ""
+        return host.strip("[]"), port
     except ValueError as error:
         raise SettingsError(f"{text!r} is not a host: {error}") from error
 

@@ -37,6 +37,8 @@ from .errors import (
     StorageUnavailable,
     shorten,
 )
+from .hadoop_conf import conf_folder, needs_kerberos, read_hadoop_conf
+from .name_service import PatientClient, client_conf
 from .settings import Settings, parse_address, parse_root
 from .work import settle
 
@@ -330,20 +332,29 @@ def _connect_libhdfs(archive: Archive) -> Driver:
     address = archive.address
     # Read once, when the JVM starts. Without -Xrs it takes the signals that stop a worker.
     os.environ.setdefault("LIBHDFS_OPTS", "-Xrs -Dslf4j.internal.verbosity=ERROR")
+    # Java looks for the configuration among its classes, and nowhere else.
+    folder, places = conf_folder(os.environ), os.environ.get("CLASSPATH", "")
+    if folder is not None and str(folder) not in places.split(os.pathsep):
+        os.environ["CLASSPATH"] = f"{folder}{os.pathsep}{places}"
+    # With Kerberos, a user who is named is one without a ticket.
+    user = None if needs_kerberos(read_hadoop_conf()) else archive.user
+    host = address.place if address.is_view else address.host
     return ArrowDriver(
-        fs.HadoopFileSystem(
-            address.host, address.port, user=archive.user, extra_conf=LIBHDFS_CLIENT
-        )
+        fs.HadoopFileSystem(host, address.port, user=user, extra_conf=LIBHDFS_CLIENT)
     )
 
 
 def _connect_native(archive: Archive) -> Driver:
     from hdfs_native import Client
 
-    address = archive.address
+    address, conf = archive.address, read_hadoop_conf()
     # It takes the user from the environment alone, and again at each reconnection.
     os.environ["HADOOP_USER_NAME"] = archive.user
-    return NativeDriver(Client(f"hdfs://{address.host}:{address.port}", NATIVE_CLIENT))
+
+    def connect(turn: int) -> Any:
+        return Client(address.place, client_conf(conf, turn) | NATIVE_CLIENT)
+
+    return NativeDriver(connect(0) if address.port else PatientClient(connect))
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
@@ -379,6 +390,10 @@ LIBHDFS_CLIENT = {
     "dfs.client.socket-timeout": "3000",
     "dfs.client.retry.window.base": "200",
     "dfs.client.max.block.acquire.failures": "1",
+    # Of a name service: both name nodes are asked twice, in less than 3 s.
+    "dfs.client.failover.max.attempts": "4",
+    "dfs.client.failover.sleep.base.millis": "200",
+    "dfs.client.failover.sleep.max.millis": "1000",
 }
 # Here a name node that is gone costs a second instead of three minutes. One that hangs is
 # waited for without end: that is what the deadline of a request is for.

@@ -23,6 +23,8 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from .arrays import widen
+
 Images = Sequence[NDArray[np.generic] | None]
 STAMP = pa.list_(pa.list_(pa.float32()))
 
@@ -99,7 +101,7 @@ def write_json(_head: Head, chunks: Iterable[Chunk]) -> Iterator[bytes]:
 
 
 def _image(image: NDArray[np.generic] | None) -> NDArray[np.generic] | None:
-    return None if image is None else np.ascontiguousarray(image)
+    return None if image is None else widen(image)
 
 
 def write_csv(head: Head, chunks: Iterable[Chunk]) -> Iterator[bytes]:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +19,15 @@ from .errors import (
 )
 from .request import (
     ALL,
+    LONGEST_TEXT,
+    PARAMETERS,
+    STRICT,
     Parameter,
     choice_parameter,
-    key_schemas,
-    parse_key,
     parse_number,
     parse_text,
     parse_values,
+    refuse_value,
 )
 from .surveys import (
     KINDS,
@@ -52,6 +54,10 @@ class TableRequest:
 
     view: View
     object_ids: tuple[KeyValue, ...]
+    malformed: tuple[str, ...]
+    """Of what was sent as ids, what cannot be any."""
+    hint: str
+    """What is wrong with the first of these, as other routes refuse it."""
     columns: tuple[str, ...] | None
     """None: those that the table shows unasked."""
     kinds: tuple[str, ...]
@@ -62,21 +68,22 @@ class TableRequest:
     """Only the alerts of this time."""
 
 
-def parse_ids(*keys: Key) -> Callable[[Any], tuple[KeyValue, ...]]:
-    """Return a parser for one id, several behind commas, or a JSON list; each once, in order.
+def parse_ids(value: Any) -> tuple[int | str, ...]:
+    """Return one id, several behind commas, or those of a JSON list, as they were sent.
 
-    An id may be a value of any of the keys.
+    Whether they are well-formed is seen later: one that is not has no rows.
     """
-
-    def parse(value: Any) -> tuple[KeyValue, ...]:
-        items = value if isinstance(value, list) else [value]
-        if isinstance(value, str):
-            items = [part for part in value.split(",") if part.strip()]
-        if not items:
-            raise ValueError("names nothing")
-        return tuple(dict.fromkeys(parse_key(keys, item) for item in items))
-
-    return parse
+    items = value if isinstance(value, list) else [value]
+    if isinstance(value, str):
+        items = [part.strip() for part in value.split(",") if part.strip()]
+    if not items:
+        raise ValueError("names nothing")
+    for item in items:
+        if isinstance(item, bool) or not isinstance(item, int | str):
+            raise ValueError("must be one id, several with commas between them, or a list of ids")
+        if isinstance(item, str) and len(item) > LONGEST_TEXT:
+            raise ValueError(f"holds an id of more than {LONGEST_TEXT} letters")
+    return tuple(items)
 
 
 def parse_boolean(value: Any) -> bool:
@@ -108,14 +115,20 @@ def parse_version(value: Any) -> int:
     return number
 
 
+_ONE_ID: tuple[dict[str, Any], ...] = ({"type": "string"}, {"type": "integer"})
+"""Any: what is no id has no rows."""
+
+
 def _id_parameter(name: str, surveys: Sequence[Survey], *, required: bool) -> Parameter:
-    keys = [survey.object_key for survey in surveys]
+    key = surveys[0].object_key
+    alias = "" if name == key.name else f" A {key.name}, as some clients name it."
+    titles = list_titles(surveys, "or")
     return Parameter(
         name,
-        f"{list_titles(surveys, 'or')} object: one id, or several with commas between them.",
-        parse_ids(*keys),
-        example=keys[0].example,
-        schema={"anyOf": [*key_schemas(keys), {"type": "string", "pattern": ","}]},
+        f"{titles} object: one id, or several with commas between them.{alias}",
+        parse_ids,
+        example=key.example,
+        schema={"anyOf": [*_ONE_ID, {"type": "array", "items": {"anyOf": list(_ONE_ID)}}]},
         required=required,
         longest=None,
     )
@@ -142,18 +155,18 @@ _COMMON = (
     choice_parameter(
         "output-format", tuple(TABLE_FORMATS), "The format.", example="json", default="json"
     ),
+    STRICT,
 )
+_WITH_HISTORY = [
+    survey
+    for survey in SURVEYS
+    if any(view.survey is survey and view.history for views in TABLES.values() for view in views)
+]
 _HISTORY = Parameter(
     "withupperlim",
-    "True: what the alerts' histories hold besides, upper limits, detections and forced "
-    "photometry, told apart by a column: "
-    + "; ".join(
-        f"{view.history.tag} for {view.survey.title}"
-        for views in TABLES.values()
-        for view in views
-        if view.history and view.shows_alerts
-    )
-    + ".",
+    "True: the upper limits and measurements that the alerts' histories hold besides, and forced "
+    "photometry, told apart by a column tag. Only for "
+    f"{list_titles(_WITH_HISTORY)}.",
     parse_boolean,
     example=True,
     schema=_BOOLEAN_SCHEMA,
@@ -175,15 +188,18 @@ _MORE: Mapping[str, tuple[Parameter, ...]] = {
 
 
 def _parameters(route: str) -> dict[str, Parameter]:
-    surveys: dict[str, list[Survey]] = {}
-    for view in TABLES[route]:
-        surveys.setdefault(view.survey.object_key.name, []).append(view.survey)
-    one = len(surveys) == 1
-    ids = tuple(_id_parameter(name, some, required=one) for name, some in surveys.items())
+    views = TABLES[route]
+    named: dict[str, list[Survey]] = {}
+    for view in views:
+        named.setdefault(view.survey.object_key.name, []).append(view.survey)
+    for view in views:
+        for name in view.survey.object_key.aliases:
+            named.setdefault(name, [view.survey])
+    ids = [_id_parameter(name, some, required=len(named) == 1) for name, some in named.items()]
     common = [
         parameter
         for parameter in _COMMON
-        if parameter.name not in _STAMPS or any(view.shows_alerts for view in TABLES[route])
+        if parameter.name not in _STAMPS or any(view.shows_alerts for view in views)
     ]
     return {parameter.name: parameter for parameter in (*ids, *common, *_MORE[route])}
 
@@ -191,6 +207,7 @@ def _parameters(route: str) -> dict[str, Parameter]:
 TABLE_PARAMETERS: Mapping[str, Mapping[str, Parameter]] = {
     route: _parameters(route) for route in TABLES
 }
+_NAMES = {name for it in SURVEYS for name in (it.object_key.name, *it.object_key.aliases)}
 _SURVEY_NAMES = tuple(survey.name for survey in SURVEYS)
 COLUMN_PARAMETERS: Mapping[str, Parameter] = {
     parameter.name: parameter
@@ -198,6 +215,7 @@ COLUMN_PARAMETERS: Mapping[str, Parameter] = {
         choice_parameter(
             "survey", _SURVEY_NAMES, "Only this survey's columns.", example=_SURVEY_NAMES[0]
         ),
+        STRICT,
     )
 }
 CUTOUTS_ENDPOINT = "/api/v1/cutouts"
@@ -250,12 +268,13 @@ class SchemaRequest:
 def parse_table_request(payload: Mapping[str, Any], route: str, most_ids: int) -> TableRequest:
     """Check every member of an untrusted payload. Raises a BadRequest that names the parameter."""
     values = parse_values(payload, TABLE_PARAMETERS[route])
-    view, ids = _parse_object(values, route)
-    name = view.survey.object_key.name
-    if len(ids) > most_ids:
+    name, given = _take_ids(values, route)
+    if len(given) > most_ids:
         raise InvalidParameter(
-            name, f"{name} holds {len(ids)} ids; ask for at most {most_ids} at once"
+            name, f"{name} holds {len(given)} ids; ask for at most {most_ids} at once"
         )
+    view = _choose_view(route, name, given)
+    ids, malformed, hint = _read_ids(view.survey.object_key, given)
     history = values.get(_HISTORY.name, not view.shows_alerts)
     if history and view.history is None:
         raise ConflictingParameters(
@@ -273,6 +292,8 @@ def parse_table_request(payload: Mapping[str, Any], route: str, most_ids: int) -
     return TableRequest(
         view=view,
         object_ids=ids,
+        malformed=malformed,
+        hint=hint,
         columns=values.get("columns"),
         kinds=kinds if wants_stamps else (),
         history=history,
@@ -281,25 +302,52 @@ def parse_table_request(payload: Mapping[str, Any], route: str, most_ids: int) -
     )
 
 
-def _parse_object(values: Mapping[str, Any], route: str) -> tuple[View, tuple[KeyValue, ...]]:
-    views = TABLES[route]
-    names = list(dict.fromkeys(view.survey.object_key.name for view in views))
+def _take_ids(values: Mapping[str, Any], route: str) -> tuple[str, tuple[int | str, ...]]:
+    """Return the name of the ids that are given, and the ids as they were sent."""
+    names = [name for name in TABLE_PARAMETERS[route] if name in _NAMES]
     named = [name for name in names if name in values]
     if not named:
         raise MissingParameter(names[0], f"which object? Give {' or '.join(names)}")
-    name = named[-1]
     if len(named) > 1:
         raise ConflictingParameters(
-            name, f"{' and '.join(named)} belong to different surveys; give one of them"
+            named[1], f"{' and '.join(named)} name objects twice; give one of them"
         )
-    ids: tuple[KeyValue, ...] = values[name]
-    for view in views:
-        key = view.survey.object_key
-        if key.name == name and all(map(key.takes, ids)):
-            return view, ids
-    raise ConflictingParameters(
-        name, f"{name} names objects of different surveys; ask for those of one at a time"
-    )
+    return named[0], values[named[0]]
+
+
+def _choose_view(route: str, name: str, given: Sequence[object]) -> View:
+    """Return the table of the first id that is a value of a key of this name.
+
+    Where none is, that of the first which is a value of a key with this name as an alias. Raises
+    ConflictingParameters for ids of surveys whose keys have the same name.
+    """
+    own = [view for view in TABLES[route] if view.survey.object_key.name == name]
+    others = [view for view in TABLES[route] if name in view.survey.object_key.aliases]
+    found = [view for item in given for view in own if view.survey.object_key.takes(item)]
+    if len(set(map(id, found))) > 1:
+        raise ConflictingParameters(
+            name, f"{name} names objects of different surveys; ask for those of one at a time"
+        )
+    found = found or [
+        view for item in given for view in others if view.survey.object_key.takes(item)
+    ]
+    return (found or [*own, *others])[0]
+
+
+def _read_ids(
+    key: Key, given: Iterable[int | str]
+) -> tuple[tuple[KeyValue, ...], tuple[str, ...], str]:
+    """Return the ids, each once; what cannot be one; and what is wrong with the first of these."""
+    ids: dict[KeyValue, None] = {}
+    malformed: dict[str, None] = {}
+    hint = ""
+    for item in given:
+        try:
+            ids[key.parse(item)] = None
+        except ValueError as reason:
+            malformed[str(item)] = None
+            hint = hint or refuse_value(PARAMETERS[key.name], item, reason).detail
+    return tuple(ids), tuple(malformed), hint
 
 
 def parse_survey(payload: Mapping[str, Any]) -> tuple[Survey, ...]:

@@ -72,6 +72,10 @@ class Answer:
     rows: int
     unknown: tuple[str, ...]
     """Names of columns that were asked for and that nothing has."""
+    unknown_ids: tuple[str, ...]
+    """Of the ids that were asked for, those that no alert has; those that can be none come last."""
+    hint: str
+    """What is wrong with the first of the latter, else with the first of the others."""
     chunks: Generator[Chunk, None, None]
     """To be taken once, or closed; each reads its stamps as it is taken."""
     is_whole: bool = False
@@ -121,7 +125,8 @@ class Tables:
 
     def _read(self, asked: TableRequest) -> Answer:
         with metrics.stage("find"):
-            entries = self._find(asked)
+            there = self._reader.catalog.alerts_of(asked.view.survey, asked.object_ids)
+            entries = self._choose(asked, there)
         with metrics.stage("read"):
             parts = self._read_files(asked, entries)
         known = frozenset[str]().union(*(part.known for part in parts))
@@ -147,13 +152,28 @@ class Tables:
             asked.view.survey.mjd_offset,
         )
         size = max(1, CHUNK_STAMPS // len(asked.kinds)) if asked.kinds else CHUNK_ROWS
-        return Answer(head, len(places), unknown, self._chunks(asked, table, places, size))
+        known_ids = {entry.object_id for entry in there}
+        unknown_ids = tuple(str(it) for it in asked.object_ids if it not in known_ids)
+        return Answer(
+            head,
+            len(places),
+            unknown,
+            unknown_ids + asked.malformed,
+            asked.hint or (self._no_rows(asked, unknown_ids[0]) if unknown_ids else ""),
+            self._chunks(asked, table, places, size),
+        )
 
-    def _find(self, asked: TableRequest) -> list[Entry]:
-        """Return the alerts asked for, newest first, each once."""
+    def _no_rows(self, asked: TableRequest, object_id: str) -> str:
+        fresh = self._reader.catalog.freshness()
+        told = f"brought up to date at {fresh:%Y-%m-%dT%H:%M:%SZ}" if fresh else "never filled"
+        key = asked.view.survey.object_key.name
+        return f"no object with {key} {object_id} is in the catalog, which was {told}"
+
+    def _choose(self, asked: TableRequest, there: Sequence[Entry]) -> list[Entry]:
+        """Return the alerts asked for, of those of the objects, newest first, each once."""
         survey = asked.view.survey
         found: dict[object, Entry] = {}
-        for entry in self._reader.catalog.alerts_of(survey, asked.object_ids):
+        for entry in there:
             if asked.mjd is not None and not (
                 abs(entry.time - survey.mjd_offset - asked.mjd) <= SECOND
             ):

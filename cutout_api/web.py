@@ -11,22 +11,47 @@ import select
 import socket
 import time
 import uuid
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
 import numpy as np
 import orjson
-from flask import Flask, Response, g, render_template, request, send_from_directory
+from flask import (
+    Flask,
+    Response,
+    current_app,
+    g,
+    render_template,
+    request,
+    send_from_directory,
+)
 from flask_cors import CORS
 from flask_swagger_ui import __file__ as swagger_ui_file
 from isal import igzip
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import (
+    HTTPException,
+    RequestedRangeNotSatisfiable,
+    RequestEntityTooLarge,
+)
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from . import __version__, metrics
-from .answer import CUTOUTS, JSON, CutoutAnswer, answer_request, file_stem, make_layout
+from .answer import (
+    CUTOUTS,
+    JSON,
+    CutoutAnswer,
+    answer_request,
+    file_stem,
+    make_layout,
+    spell_masked,
+)
+from .arguments import refuse_mistakes
+from .arrays import AUTO
 from .batch import Batch, Batches
 from .batch_formats import PACKAGES, Answer, Head, write_batch
 from .batch_request import (
@@ -46,6 +71,7 @@ from .errors import (
     MalformedBody,
     MalformedHttp,
     MethodNotAllowed,
+    RangeNotSatisfiable,
     RouteNotFound,
     UnknownParameter,
     UnsupportedMediaType,
@@ -62,13 +88,19 @@ from .explorer import (
 )
 from .formatter import FORMATS
 from .info import describe_shot
-from .openapi import describe_service
+from .openapi import describe_service_below
+from .parts import find_part
+from .proxy import PROXIED, Front
 from .reader import Reader
 from .render import Rendering, render
 from .request import (
     IDENTIFY_PARAMETERS,
+    INFO_PARAMETERS,
+    PARAMETERS,
+    STRICT,
     CutoutRequest,
     describe_parameters,
+    not_one_value,
     parse_identify_request,
     parse_info_request,
     parse_request,
@@ -78,6 +110,8 @@ from .settings import Limits, Settings
 from .surveys import KEYS, list_titles
 from .table_formats import TABLE_FORMATS
 from .table_request import (
+    MAX_NAME,
+    SCHEMA_PARAMETERS,
     TABLE_PARAMETERS,
     TableRequest,
     parse_schema_request,
@@ -92,20 +126,39 @@ log = logging.getLogger("cutout_api")
 
 PROBLEM = "application/problem+json"
 FITS_MEDIA_TYPES = ("application/fits", "image/fits")
+NAN_SETTING = "CUTOUT_NAN"
+"""Of the application: how masked pixels are written where the request does not say."""
+CALLER = "Accept, Sec-Fetch-Mode, Origin"
+"""Headers that tell whether the caller reads ``NaN``."""
 FOREVER = "public, max-age=31536000, immutable"
 BRIEFLY = "public, max-age=60"
 GZIP_FROM_BYTES = 500
+BY_PROXY = ("X-Forwarded-Prefix", "X-Forwarded-Host", "X-Forwarded-Proto")
+"""What the links of an answer depend on."""
 EXPOSED_HEADERS = [
+    "Accept-Ranges",
     "Content-Disposition",
+    "Content-Range",
     "ETag",
     "Retry-After",
     "X-Cutout-Id",
     "X-Cutout-Survey",
     "X-Cutout-Time",
+    "X-Hint",
     "X-Request-ID",
+    "X-Unknown-Arguments",
     "X-Unknown-Columns",
+    "X-Unknown-Ids",
 ]
-MAX_HEADER = 2000
+MAX_HEADER, MAX_HINT = 2000, 400
+ARGUMENTS = frozenset().union(
+    PARAMETERS,
+    BATCH_PARAMETERS,
+    IDENTIFY_PARAMETERS,
+    SCHEMA_PARAMETERS,
+    *TABLE_PARAMETERS.values(),
+)
+"""Of all routes."""
 KEY_NAMES = list(KEYS)
 PAGE_POLICY = {
     "default-src": "'none'",
@@ -120,6 +173,9 @@ PAGE_POLICY = {
 SWAGGER_UI = Path(swagger_ui_file).parent / "dist"
 FORM, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
 TEXTS = ("text/plain", "text/csv")
+ARRAY = "array"
+JSON_LINES = PACKAGES["ndjson"].media_type
+_JSON_LINES = (JSON, JSON_LINES)
 VALUE_SIGNS = (b",", b"[", b"{")
 """Each value of JSON but the first follows one of these."""
 OPTIONS = 1000
@@ -145,7 +201,13 @@ def create_app(settings: Settings) -> Flask:
     app.url_map.strict_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = settings.limits.body_bytes
     app.config["MAX_FORM_MEMORY_SIZE"] = settings.limits.body_bytes
+    app.config[NAN_SETTING] = settings.answers.nan
     app.logger.handlers.clear()
+    app.wsgi_app = Front(  # type: ignore[method-assign]
+        ProxyFix(app.wsgi_app, x_for=1, x_proto=1, x_host=1, x_prefix=1),
+        settings.server.prefix,
+        settings.server.trusted_proxies,
+    )
     app.jinja_env.globals["survey_titles"] = list_titles()
     reader = Reader(settings)
     app.extensions["cutout_reader"] = reader
@@ -188,7 +250,9 @@ def _add_cutouts(app: Flask, reader: Reader, most_pixels: int) -> None:
     def cutouts() -> Response:
         if request.method in ("GET", "HEAD") and not request.args:
             return _json({"args": describe_parameters()}, BRIEFLY)
-        asked = parse_request(_payload())
+        asked = parse_request(_payload(PARAMETERS))
+        if asked.format == ARRAY:
+            asked = _for_caller(asked, JSON)
         g.format = asked.format
         g.sought = " ".join(f"{name}={value}" for name, value in asked.keys.items())
         made = answer_request(reader, asked, most_pixels)
@@ -201,7 +265,7 @@ def _add_cutouts(app: Flask, reader: Reader, most_pixels: int) -> None:
 def _add_info(app: Flask, reader: Reader, most_pixels: int) -> None:
     @app.get(f"{CUTOUTS}/info")
     def info() -> Response:
-        asked = parse_info_request(_payload())
+        asked = parse_info_request(_payload(INFO_PARAMETERS))
         g.sought = " ".join(f"{name}={value}" for name, value in asked.keys.items())
         asked, alert = reader.read_settled(asked)
         layout = make_layout(asked, alert.alert_id, most_pixels)
@@ -213,7 +277,7 @@ def _add_identify(app: Flask, reader: Reader) -> None:
     def identify() -> Response:
         if not request.args:
             return _json({"args": describe_parameters(IDENTIFY_PARAMETERS)}, BRIEFLY)
-        asked = parse_identify_request(_payload())
+        asked = parse_identify_request(_payload(IDENTIFY_PARAMETERS))
         g.sought = f"id={asked.text}"
         return _json(describe_identities(asked, reader.identify(asked)), BRIEFLY)
 
@@ -224,13 +288,15 @@ def _add_batch(app: Flask, reader: Reader, limits: Limits, places: Places) -> No
     @app.route(f"{CUTOUTS}/batch", methods=["GET", "POST"])
     def batch() -> Response:
         if request.method in ("GET", "HEAD"):
-            _take_no_arguments()
+            for name in _payload(BATCH_PARAMETERS):
+                raise UnknownParameter(name, ())  # they are for POST
             return _json({"args": describe_parameters(BATCH_PARAMETERS)}, BRIEFLY)
         request.max_content_length = request.max_form_memory_size = limits.batch_bytes
         _body()  # before there is a place for it: a client may send slowly
         give_back = places.take()
         try:
             asked = parse_batch_request(*_batch_payload(limits.batch_items), limits.batch_items)
+            asked = replace(asked, template=_for_caller(asked.template, *_JSON_LINES))
             g.format = asked.package
             g.sought = f"{len(asked.ids)} x {asked.key.name}"
             asked = batches.settle(asked)
@@ -276,6 +342,7 @@ def _send_batch(
         texts,
         asked.side,
         asked.normalise,
+        request.script_root,
     )
     chosen = PACKAGES[asked.package]
     name = f"{template.survey.name}_{template.kind}{chosen.suffix}"
@@ -283,6 +350,8 @@ def _send_batch(
         "Content-Disposition": f"attachment; filename={name}",
         "Cache-Control": "no-store",
     }
+    if template.format == ARRAY and chosen.media_type == JSON_LINES and _asks_caller(template):
+        headers["Vary"] = CALLER
     parts = write_batch(asked.package, head, answers())
     return _stream(parts, headers, chosen.media_type, batch.close, give_back)
 
@@ -308,6 +377,7 @@ def _stream(
         finally:
             end()
 
+    headers["Accept-Ranges"] = "none"  # what has no length yet has no end to count from
     response = Response(send(), 200, headers, mimetype=media_type)
     response.call_on_close(end)
     return response
@@ -318,16 +388,16 @@ def _batch_payload(most_ids: int) -> tuple[dict[str, Any], bytes | None]:
 
     Raises BatchTooLarge for what holds more values than so many ids need, before it is parsed.
     """
-    lists = tuple(BATCH_PARAMETERS)
     pairs: list[tuple[str, Any]] = list(request.args.items(multi=True))
     if request.mimetype in TEXTS:
-        return _merge(pairs, lists), _body()
+        return _merge(pairs, BATCH_PARAMETERS, BATCH_PARAMETERS), _body()
     if request.mimetype == MULTIPART:
         files = list(request.files.items(multi=True))
         if len(files) > 1 or any(name != FILE_PART for name, _ in files):
             raise MalformedBody(f"a form holds one file of ids, as its field {FILE_PART!r}")
         pairs += request.form.items(multi=True)
-        return _merge(pairs, lists), files[0][1].read() if files else None
+        payload = _merge(pairs, BATCH_PARAMETERS, BATCH_PARAMETERS)
+        return payload, files[0][1].read() if files else None
     body = _body()
     if request.mimetype == FORM:
         values = body.count(b"%") / ESCAPES
@@ -336,7 +406,7 @@ def _batch_payload(most_ids: int) -> tuple[dict[str, Any], bytes | None]:
     if values > most_ids + OPTIONS:
         raise too_many_ids(most_ids)
     pairs += _body_pairs()
-    return _merge(pairs, lists), None
+    return _merge(pairs, BATCH_PARAMETERS, BATCH_PARAMETERS), None
 
 
 def _caching(asked: CutoutRequest) -> str:
@@ -348,7 +418,7 @@ def _add_tables(app: Flask, tables: Tables, limits: Limits, places: Places) -> N
         parameters = TABLE_PARAMETERS[route]
         if request.method in ("GET", "HEAD") and not request.args:
             return _json({"args": describe_parameters(parameters)}, BRIEFLY)
-        payload = _payload(lists=tuple(parameters))
+        payload = _payload(parameters, lists=parameters)
         asked = parse_table_request(payload, route, limits.table_ids)
         g.format = asked.format
         g.sought = f"{asked.view.survey.object_key.name}={','.join(map(str, asked.object_ids[:3]))}"
@@ -368,12 +438,12 @@ def _add_tables(app: Flask, tables: Tables, limits: Limits, places: Places) -> N
 
     @app.route("/api/v1/schema", methods=["GET", "POST"])
     def schema() -> Response:
-        asked = parse_schema_request(_payload())
+        asked = parse_schema_request(_payload(SCHEMA_PARAMETERS))
         return _json(describe_schema(tables, asked), BRIEFLY)
 
     @app.get("/api/v1/columns")
     def columns() -> Response:
-        entries = describe_columns(tables, parse_survey(_payload()))
+        entries = describe_columns(tables, parse_survey(_payload(SCHEMA_PARAMETERS)))
         return _json({"columns": entries}, BRIEFLY)
 
 
@@ -386,10 +456,11 @@ def _send_table(asked: TableRequest, answer: TableAnswer, places: Places) -> Res
             whole = b"".join(parts)
     headers = {}
     if answer.unknown:
-        names = ",".join(quote(name, safe=":()-") for name in answer.unknown)
-        if len(names) > MAX_HEADER:
-            names = names[:MAX_HEADER].rpartition(",")[0] + ",..."
-        headers["X-Unknown-Columns"] = names
+        headers["X-Unknown-Columns"] = _list_in_header(answer.unknown)
+    if answer.unknown_ids:
+        headers["X-Unknown-Ids"] = _list_in_header(answer.unknown_ids)
+        hint = shorten(answer.hint, MAX_HINT, quote=False)
+        headers["X-Hint"] = hint.encode("ascii", "backslashreplace").decode()
     if chosen.suffix:
         ids = asked.object_ids
         stem = str(ids[0]) if len(ids) == 1 else asked.view.survey.name + "_objects"
@@ -398,6 +469,13 @@ def _send_table(asked: TableRequest, answer: TableAnswer, places: Places) -> Res
         return _finish(whole, chosen.media_type, BRIEFLY, headers)
     headers["Cache-Control"] = BRIEFLY
     return _stream(parts, headers, chosen.media_type, answer.chunks.close, places.take())
+
+
+def _list_in_header(names: Iterable[str]) -> str:
+    """Return names as a header may hold them, percent-encoded and not too many."""
+    some = islice(names, MAX_HEADER)
+    text = ",".join(quote(shorten(name, MAX_NAME, quote=False), safe=":()-") for name in some)
+    return text if len(text) <= MAX_HEADER else text[:MAX_HEADER].rpartition(",")[0] + ",..."
 
 
 def _add_operations(app: Flask, reader: Reader) -> None:
@@ -415,13 +493,15 @@ def _add_operations(app: Flask, reader: Reader) -> None:
     @app.get("/metrics")
     def metrics_() -> Response:
         # For operators: nobody who comes through a proxy gets it, however it is spelled.
-        if "X-Forwarded-For" in request.headers or "Forwarded" in request.headers:
-            raise RouteNotFound("there is nothing here; the page at / says what there is")
+        if PROXIED in request.environ:
+            raise RouteNotFound(f"there is nothing here; {_what_there_is()}")
         return Response(metrics.exposition(), content_type=metrics.MEDIA_TYPE)
 
     @app.get("/openapi.json")
     def openapi() -> Response:
-        return _json(describe_service(), BRIEFLY)
+        response = _json(describe_service_below(request.script_root), BRIEFLY)
+        response.vary.add(BY_PROXY[0])
+        return response
 
 
 def _add_pages(app: Flask, reader: Reader) -> None:
@@ -473,7 +553,7 @@ def _add_pages(app: Flask, reader: Reader) -> None:
 
     @app.get("/docs/assets/<path:name>")
     def assets(name: str) -> Response:
-        response = send_from_directory(SWAGGER_UI, name, conditional=False)
+        response = send_from_directory(SWAGGER_UI, name)
         response.headers["Cache-Control"] = "public, max-age=86400"
         return response
 
@@ -490,7 +570,7 @@ def _plain_answer(reader: Reader) -> dict[str, Any]:
         asked = parse_identify_request(given)
         meaning, epochs = reader.identify(asked)[0]
     except CutoutError as error:
-        return {"given": given, "problem": error.problem()}
+        return {"given": given, "problem": error.problem(request.script_root)}
     query = {meaning.key.name: str(meaning.value), "kind": "All", "labels": "all"}
     query |= {"output-format": "PNG"} | ({"hdfsPath": asked.path} if asked.path else {})
     return {"given": given, "picture": f"{CUTOUTS}?{urlencode(query)}", "epochs": len(epochs)}
@@ -498,7 +578,9 @@ def _plain_answer(reader: Reader) -> dict[str, Any]:
 
 def _page(template: str, policy: Mapping[str, str] | None = None, **content: Any) -> Response:
     """Return a page that may load nothing from elsewhere, nor run a script written into it."""
-    response = Response(render_template(template, **content), mimetype="text/html")
+    page = render_template(template, is_direct=PROXIED not in request.environ, **content)
+    response = Response(page, mimetype="text/html")
+    response.vary.update(BY_PROXY)
     directives = {**PAGE_POLICY, **(policy or {})}
     response.headers["Content-Security-Policy"] = "; ".join(
         f"{name} {sources}" for name, sources in directives.items()
@@ -518,6 +600,8 @@ def _add_error_handlers(app: Flask) -> None:
     def refused_by_flask(error: HTTPException) -> Response | HTTPException:
         if error.code is None or error.code < 400:  # a redirect
             return error
+        if isinstance(error, RequestedRangeNotSatisfiable):  # of a file, by werkzeug
+            return _problem(RangeNotSatisfiable(error.length or 0))
         cls = HTTP_ERRORS.get(error.code, MalformedHttp if error.code < 500 else InternalError)
         response = _problem(cls(_detail(error)))
         if error.code == MethodNotAllowed.status:
@@ -535,10 +619,14 @@ def _detail(error: HTTPException) -> str:
         return f"the body is larger than {request.max_content_length} bytes"
     if error.code == RouteNotFound.status:
         path = shorten(request.path, quote=False)
-        return f"there is nothing at {path}; the page at / says what there is"
+        return f"there is nothing at {request.script_root}{path}; {_what_there_is()}"
     if error.code == MethodNotAllowed.status:
-        return f"{request.path} is not asked with {request.method}"
+        return f"{request.script_root}{request.path} is not asked with {request.method}"
     return error.description or error.name
+
+
+def _what_there_is() -> str:
+    return f"the page at {request.script_root}/ says what there is"
 
 
 def _add_bookkeeping(app: Flask, *, varies: bool) -> None:
@@ -555,35 +643,41 @@ def _add_bookkeeping(app: Flask, *, varies: bool) -> None:
         route = request.url_rule.rule if request.url_rule else "unknown"
         response.headers.add("X-Request-ID", g.request_id)
         response.headers.add("X-Content-Type-Options", "nosniff")
+        if "unknown_arguments" in g:
+            response.headers["X-Unknown-Arguments"] = _list_in_header(g.unknown_arguments)
         if varies:  # by the page that asks: a cache must not answer one with another's copy
             response.vary.add("Origin")
+        if "Location" in response.headers:
+            response.vary.update(BY_PROXY)
         metrics.count_request(route, g.get("format", ""), response.status_code, seconds)
         length = response.headers.get("Content-Length", "-")
         log.info(
-            "%s %s %d %s B %.1f ms id=%s %s",
+            "%s %s %d %s B %.1f ms id=%s from=%s %s",
             request.method,
             quote(request.path),
             response.status_code,
             length,
             seconds * 1e3,
             g.request_id,
+            request.remote_addr or "-",
             g.get("sought", ""),
         )
         return response
 
 
-def _payload(lists: Container[str] = ()) -> dict[str, Any]:
+def _payload(known: Collection[str], lists: Container[str] = ()) -> dict[str, Any]:
     """Return the arguments of the request: the query string, and on POST the body besides.
 
-    Those named in ``lists`` may be lists. Raises ConflictingParameters for one argument with two
-    values, MalformedBody, UnsupportedMediaType, BodyTooLarge.
+    They are among the ``known`` ones, and those in ``lists`` may be lists. Raises UnknownParameter,
+    ConflictingParameters for one argument with two values, MalformedBody, UnsupportedMediaType,
+    BodyTooLarge.
     """
     pairs: list[tuple[str, Any]] = []
     if request.query_string:
         pairs += request.args.items(multi=True)
     if request.method == "POST":
         pairs += _body_pairs()
-    return _merge(pairs, lists)
+    return _merge(pairs, known, lists)
 
 
 def _body_pairs() -> Iterable[tuple[str, Any]]:
@@ -691,25 +785,38 @@ def _is_deeper(content: list[Any], levels: int) -> bool:
     return bool(layer)
 
 
-def _merge(pairs: Iterable[tuple[str, Any]], lists: Container[str]) -> dict[str, Any]:
+def _pass_over(pairs: Collection[tuple[str, Any]], known: Collection[str]) -> None:
+    """Keep the names that the route does not have, for a header. Raises UnknownParameter."""
+    if any(name is None for name, _ in pairs):  # as werkzeug reads a field whose name is broken
+        raise MalformedBody("a field of the form has no name")
+    g.unknown_arguments = list(
+        dict.fromkeys(_whole_text(name) for name, _ in pairs if name not in known)
+    )
+    strict = False
+    for name, value in pairs:
+        with contextlib.suppress(ValueError):  # said of it later
+            strict = strict or (name == STRICT.name and STRICT.parse(value))
+    refuse_mistakes(g.unknown_arguments, known, ARGUMENTS, strict=strict)
+
+
+def _merge(
+    pairs: Collection[tuple[str, Any]], known: Collection[str], lists: Container[str] = ()
+) -> dict[str, Any]:
     payload: dict[str, Any] = {}
-    for given_name, given in pairs:
-        if given_name is None:  # as werkzeug reads a multipart field whose name is broken
-            raise MalformedBody("a field of the form has no name")
-        name, value = _whole_text(given_name), given
-        if isinstance(value, str) and _whole_text(value) != value:
+    if not all(name in known for name, _ in pairs):
+        _pass_over(pairs, known)
+        pairs = [pair for pair in pairs if pair[0] in known]
+    for name, given in pairs:
+        if isinstance(given, str) and _whole_text(given) != given:
             at_fault = shorten(name, quote=False)
             raise InvalidParameter(at_fault, f"{at_fault} holds half a surrogate pair")
-        is_list = isinstance(value, list) and not isinstance(value, _Pairs)
-        if isinstance(value, list | dict) and not (is_list and name in lists):
+        is_list = isinstance(given, list) and not isinstance(given, _Pairs)
+        if isinstance(given, list | dict) and not (is_list and name in lists):
             at_fault = shorten(name, quote=False)
-            raise InvalidParameter(
-                at_fault, f"{at_fault} must be one value, not a list or an object"
-            )
-        if is_list and _is_deeper(value, DEEPEST_LIST):
+            raise not_one_value(at_fault)
+        if is_list and _is_deeper(given, DEEPEST_LIST):
             raise InvalidParameter(name, f"{name} is nested more than {DEEPEST_LIST} deep")
-        if is_list:
-            value = _whole_texts(value)
+        value = _whole_texts(given) if is_list else given
         # A query string has text where JSON has numbers.
         if name in payload and str(payload[name]) != str(value):
             raise ConflictingParameters(name[:80], f"{name[:80]!r} is given twice, differently")
@@ -733,6 +840,8 @@ def _send(made: CutoutAnswer, asked: CutoutRequest) -> Response:
         headers["X-Cutout-Time"] = repr(alert.time)
     if asked.format == "FITS":
         headers["Vary"] = "Accept"
+    elif asked.format == ARRAY and _asks_caller(asked):
+        headers["Vary"] = CALLER
     if chosen.suffix:
         stem = file_stem(asked, made.alert_id)
         disposition = "inline" if chosen.is_picture else "attachment"
@@ -750,26 +859,67 @@ def _preferred_fits_type(default: str) -> str:
     return default
 
 
+def _for_caller(asked: CutoutRequest, *media_types: str) -> CutoutRequest:
+    """Return the request with how its masked pixels are written settled.
+
+    A page in a browser reads JSON alone; so may whoever says, by ``Accept``, that it takes one of
+    ``media_types``: the ranges with a star stand for anything.
+    """
+    environ = request.environ
+    accept = environ.get("HTTP_ACCEPT", "").strip().lower()
+    reads_json = (
+        "HTTP_SEC_FETCH_MODE" in environ or "HTTP_ORIGIN" in environ or accept in media_types
+    )
+    if not reads_json and "json" in accept:  # which is costly to read
+        reads_json = any(
+            media_type.partition(";")[0].strip().lower() in media_types and quality > 0
+            for media_type, quality in request.accept_mimetypes
+        )
+    setting = current_app.config[NAN_SETTING]
+    return replace(asked, nan=spell_masked(asked.nan, setting, reads_json=reads_json))
+
+
+def _asks_caller(asked: CutoutRequest) -> bool:
+    """Return whether how masked pixels are written depends on who asks."""
+    return "nan" not in asked.given and current_app.config[NAN_SETTING] == AUTO
+
+
 def _json(content: object, cache_control: str = "no-store") -> Response:
     return _finish(orjson.dumps(content), JSON, cache_control, {})
 
 
 def _finish(body: bytes, media_type: str, cache_control: str, headers: dict[str, str]) -> Response:
-    """Add what a cache needs, compress where asked, answer 304 or a HEAD without a body."""
+    """Add what a cache needs, compress where asked; answer a part, 304, or a HEAD without a body.
+
+    A part is one of what is not compressed, whatever the caller takes: its places are those that
+    a program counts which unpacked what it has.
+    """
     status = 200
+    environ = request.environ
     tag = hashlib.sha256(body, usedforsecurity=False).hexdigest()[:32]
     if media_type == JSON:
-        headers["Vary"] = "Accept-Encoding"
-        if len(body) >= GZIP_FROM_BYTES and _takes_gzip():
+        headers["Vary"] = ", ".join(("Accept-Encoding", *filter(None, (headers.get("Vary"),))))
+        if len(body) >= GZIP_FROM_BYTES and "HTTP_RANGE" not in environ and _takes_gzip():
             body = igzip.compress(body, compresslevel=1, mtime=0)
             headers["Content-Encoding"] = "gzip"
             tag += "-gzip"
     headers["ETag"] = f'"{tag}"'
     headers["Cache-Control"] = cache_control
-    asked = request.environ.get("HTTP_IF_NONE_MATCH")
-    if asked and request.if_none_match.contains(tag) and request.method != "POST":
+    if request.method == "POST":
+        return Response(body, status, headers, mimetype=media_type)
+    headers["Accept-Ranges"] = "bytes"
+    asked = environ.get("HTTP_IF_NONE_MATCH")
+    if asked and request.if_none_match.contains(tag):
         # Nothing is written here, so no other condition is of interest.
         status, body = 304, b""
+    elif "HTTP_RANGE" in environ:
+        part = find_part(
+            environ["HTTP_RANGE"], environ.get("HTTP_IF_RANGE"), headers["ETag"], len(body)
+        )
+        if part is not None:
+            status = 206
+            headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{len(body)}"
+            body = body[part.start : part.stop]
     return Response(body, status, headers, mimetype=media_type)
 
 
@@ -779,8 +929,11 @@ def _takes_gzip() -> bool:
 
 
 def _problem(error: CutoutError) -> Response:
-    response = Response(json.dumps(error.problem()), status=error.status, mimetype=PROBLEM)
+    content = json.dumps(error.problem(request.script_root))
+    response = Response(content, status=error.status, mimetype=PROBLEM)
     response.headers["Cache-Control"] = "no-store"
+    if isinstance(error, RangeNotSatisfiable):
+        response.headers["Content-Range"] = f"bytes */{error.length}"
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(error.retry_after)
     return response

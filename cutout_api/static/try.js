@@ -122,7 +122,8 @@ async function show() {
   history.replaceState(null, "", new URL(address).search);
   stage.setAttribute("aria-busy", "true");
   try {
-    const response = await fetch(address, { signal });
+    // Over plain http a browser does not say that it is one, so this says what can be read here.
+    const response = await fetch(address, { signal, headers: { Accept: "application/json, */*" } });
     const body = await response.blob();
     if (signal.aborted) return;
     const file = fileName(response);

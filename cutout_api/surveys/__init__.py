@@ -23,6 +23,7 @@ from .model import (
     Key,
     KeyValue,
     Listing,
+    OutOfRange,
     Past,
     Quality,
     Rule,
@@ -33,6 +34,7 @@ from .model import (
 from .ztf import ZTF, pack_ztf_name, parse_ztf_name, unpack_ztf_name
 
 __all__ = (
+    "ALIASES",
     "CURVES",
     "INT64_SCHEMA",
     "KEYS",
@@ -46,12 +48,15 @@ __all__ = (
     "Key",
     "KeyValue",
     "Listing",
+    "OutOfRange",
     "Past",
     "Quality",
     "Rule",
     "Survey",
     "View",
     "fingerprint",
+    "key_meant",
+    "key_of_form",
     "list_titles",
     "pack_ztf_name",
     "parse_int64",
@@ -79,6 +84,13 @@ KEYS: Mapping[str, tuple[tuple[Survey, Key], ...]] = {
 }
 """By the name that callers give: surveys may share one, and the value, the file or the catalog
 says which is meant."""
+ALIASES: Mapping[str, tuple[tuple[Survey, Key], ...]] = {
+    name: tuple((of, it) for of in SURVEYS for it in of.keys if name in it.aliases)
+    for survey in SURVEYS
+    for key in survey.keys
+    for name in key.aliases
+}
+"""By the name that callers give: other keys whose values are understood under it."""
 
 TABLES: Mapping[str, tuple[View, ...]] = {
     route: tuple(file.TABLES[route] for file in _FILES if route in file.TABLES)
@@ -134,3 +146,21 @@ def rivals(survey: Survey) -> tuple[Survey, ...]:
     """Return the surveys whose ids have columns of the same names, ``survey`` itself among them."""
     mine = survey.id_columns
     return tuple(other for other in SURVEYS if not mine.isdisjoint(other.id_columns))
+
+
+def key_meant(name: str, value: object) -> str:
+    """Return the name of the key that a value is of which was sent as ``name``.
+
+    That is ``name`` but for a value that only a key takes which has this name as an alias.
+    """
+    if name not in ALIASES or any(key.takes(value) for _, key in KEYS[name]):
+        return name
+    return next((key.name for _, key in ALIASES[name] if key.takes(value)), name)
+
+
+def key_of_form(value: object) -> str | None:
+    """Return the name of the only key that takes a text, if there is one and it is no number."""
+    if not isinstance(value, str) or value.strip().lstrip("-").isdigit():
+        return None
+    names = {key.name for survey in SURVEYS for key in survey.keys if key.takes(value)}
+    return names.pop() if len(names) == 1 else None

@@ -17,15 +17,21 @@ LSST = Survey(
         "diaSourceId",
         columns=("diaSourceId", "diaSource.diaSourceId"),
         read=parse_int64,
-        description="LSST alert id.",
+        description="LSST alert id; LSST-AP-DS-<id> is understood too.",
         example="169936132527095844",
+        # IAU designations, as Rubin's alert archive has them.
+        prefixes=("LSST-AP-DS-",),
     ),
     object_key=Key(
         "diaObjectId",
         columns=("diaObjectId", "diaSource.diaObjectId", "diaObject.diaObjectId"),
         read=parse_int64,
-        description="LSST object id: the latest diaSource of that object.",
+        description="LSST object id: the latest diaSource of that object. LSST-AP-DO-<id> is "
+        "understood too, and either as objectId.",
         example="169830579938263176",
+        prefixes=("LSST-AP-DO-",),
+        # Clients that know one box for all surveys (SkyPortal) send it so.
+        aliases=("objectId",),
     ),
     moving_key=Key(
         "ssObjectId",

@@ -10,7 +10,10 @@ from typing import Any
 
 KINDS = ("Science", "Template", "Difference")
 
-_INT64 = re.compile(r"-?[0-9]{1,19}", re.ASCII)
+_DIGITS = re.compile(r"-?[0-9]+", re.ASCII)
+_NAME = re.compile(r"([A-Za-z]+)([0-9]+[A-Za-z]+)", re.ASCII)
+MOST_DIGITS = 200
+"""Of a number that is told how large it may be."""
 
 KeyValue = int | str
 INT64_SCHEMA: Mapping[str, Any] = {
@@ -19,6 +22,10 @@ INT64_SCHEMA: Mapping[str, Any] = {
         {"type": "integer", "format": "int64", "minimum": 1},
     ]
 }
+
+
+class OutOfRange(ValueError):
+    """A value that has the form of an id, and cannot be one."""
 
 
 def parse_int64(value: object) -> int:
@@ -31,11 +38,11 @@ def parse_int64(value: object) -> int:
         raise ValueError("must be a whole number, sent as a string or a JSON integer")
     if isinstance(value, str):
         value = value.strip()
-        if not _INT64.fullmatch(value):
+        if not _DIGITS.fullmatch(value):
             raise ValueError("must be a whole number, digits only")
-        value = int(value)
+        value = int(value[:MOST_DIGITS])
     if not -(2**63) <= value < 2**63:
-        raise ValueError("must fit 64 bits")
+        raise OutOfRange("must be at most 9223372036854775807, to fit 64 bits")
     return value
 
 
@@ -114,6 +121,10 @@ class Key:
     """What its values look like, as a regular expression of JSON Schema."""
     words: str = ""
     """The same in words: ``a ZTF object name (ZTF, two digits, ...)``. Of numbers: nothing."""
+    prefixes: tuple[str, ...] = ()
+    """What others write before its digits, in whatever case."""
+    aliases: tuple[str, ...] = ()
+    """Names of keys, of other surveys too, under which callers send its values."""
 
     @property
     def is_number(self) -> bool:
@@ -125,9 +136,15 @@ class Key:
 
     def parse(self, value: object) -> KeyValue:
         """Return what a caller sent as a value of this key; raises ValueError for what is none."""
-        found = self.read(value)
+        try:
+            found = self.read(value)
+        except ValueError:
+            usual = self._respell(value)
+            if usual is None:
+                raise
+            found = self.read(usual)
         if isinstance(found, int) and found < self.least:
-            raise ValueError(f"must be at least {self.least}: 0 and below stand for none")
+            raise OutOfRange(f"must be at least {self.least}: 0 and below stand for none")
         return found
 
     @property
@@ -136,6 +153,16 @@ class Key:
         if self.is_number:
             return INT64_SCHEMA
         return {"type": "string", "pattern": f"^{self.pattern}$"}
+
+    def _respell(self, value: object) -> str | None:
+        """Return the usual spelling of digits behind a prefix, or of a name in another case."""
+        # Only ASCII: some other letters become ASCII ones where their case is changed.
+        text = value.strip() if isinstance(value, str) and value.isascii() else ""
+        for prefix in self.prefixes:
+            if text[: len(prefix)].upper() == prefix and text[len(prefix) :].isdigit():
+                return text[len(prefix) :]
+        name = None if self.is_number else _NAME.fullmatch(text)
+        return name and name[1].upper() + name[2].lower()
 
     def takes(self, value: object) -> bool:
         """Whether what a caller sent may be one of its values."""
@@ -350,9 +377,9 @@ class View:
     def stamp_name(self, kind: str) -> str:
         return self.survey.response_name(kind)
 
-    def title_of(self, prefix: str) -> str:
+    def family(self, prefix: str) -> str:
         """Return what the columns with a prefix are called together."""
-        return dict(self.titles).get(prefix, f"{self.survey.name.upper()} columns ({prefix})")
+        return dict(self.titles).get(prefix, f"{self.survey.title} columns ({prefix})")
 
 
 STAMP_RULES = (

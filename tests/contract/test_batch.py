@@ -396,7 +396,7 @@ BAD_BATCHES: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"candid": ["1"], "objectId": ["ZTF24aaaaaaa"]}, 400, "conflicting_parameters", "candid"),
     ({"candid": ["1"], "kind": None}, 400, "missing_parameter", "kind"),
     ({"candid": ["1"], "kind": "Sciense"}, 400, "invalid_parameter", "kind"),
-    ({"candid": ["1"], "colour": "red"}, 400, "unknown_parameter", "colour"),
+    ({"candid": ["1"], "colourmap": "red"}, 400, "unknown_parameter", "colourmap"),
     ({"candid": ["1"], "epochs": "all"}, 400, "unknown_parameter", "epochs"),
     ({"candid": ["1"], "explain": 1}, 400, "unknown_parameter", "explain"),
     ({"candid": ["1"], "which": "first"}, 400, "conflicting_parameters", "which"),

@@ -524,7 +524,7 @@ def test_masked_pixels_are_null_in_json_that_any_parser_reads(client: FlaskClien
     def refuse(word: str) -> None:
         raise AssertionError(f"{word} is not JSON")
 
-    text = ask(client, **asked).text
+    text = ask(client, **asked, nan="null").text
     values = json.loads(text, parse_constant=refuse)[0]
     assert [row[-3:] for row in values] == [[None] * 3] * 63
 
@@ -651,9 +651,10 @@ BAD_ARGUMENTS: list[tuple[Row, str, str | None]] = [
     ({"kind": ["Science"]}, "invalid_parameter", "kind"),
     ({"kind": {"a": 1}}, "invalid_parameter", "kind"),
     ({"objectId": "ZTF24"}, "invalid_parameter", "objectId"),
-    ({"objectId": "ztf24aaaaaaa"}, "invalid_parameter", "objectId"),
+    ({"objectId": "ztf24aaaaaa"}, "invalid_parameter", "objectId"),
     ({"objectId": "ZTF24aaaaaaa' OR 1=1"}, "invalid_parameter", "objectId"),
-    ({"objectId": 24}, "invalid_parameter", "objectId"),
+    ({"objectId": 0}, "invalid_parameter", "objectId"),
+    ({"objectId": 24, "candid": 5}, "conflicting_parameters", "candid"),
     ({"objectId": "ZTF\uff12\uff14aaaaaaa"}, "invalid_parameter", "objectId"),
     ({"candid": "12a"}, "invalid_parameter", "candid"),
     ({"candid": 1.5e18}, "invalid_parameter", "candid"),
@@ -683,9 +684,10 @@ BAD_ARGUMENTS: list[tuple[Row, str, str | None]] = [
     ({"pmin": 10**400}, "invalid_parameter", "pmin"),
     ({"hdfsPath": 5}, "invalid_parameter", "hdfsPath"),
     ({"hdfspath": "x"}, "unknown_parameter", "hdfspath"),
-    ({"color": "red"}, "unknown_parameter", "color"),
-    ({"\ud800": 1}, "unknown_parameter", None),
-    ({"x" * 10_000: 1}, "unknown_parameter", None),
+    ({"colormapp": "Blues"}, "unknown_parameter", "colormapp"),
+    ({"color": "red", "strict": 1}, "unknown_parameter", "color"),
+    ({"\ud800": 1, "strict": 1}, "unknown_parameter", None),
+    ({"x" * 10_000: 1, "strict": 1}, "unknown_parameter", None),
 ]
 
 
@@ -788,8 +790,6 @@ def test_what_is_meant_for_writers_changes_nothing(client: FlaskClient) -> None:
     for headers in (
         {"If-Match": '"x"'},
         {"If-Unmodified-Since": "Thu, 01 Jan 1970 00:00:00 GMT"},
-        {"Range": "bytes=0-10"},
-        {"Range": "bytes=99999999-"},
     ):
         response = client.get(ROUTE, query_string=ASKED, headers=headers)
         assert response.status_code == 200

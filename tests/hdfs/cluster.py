@@ -237,7 +237,7 @@ class HdfsCluster:
         before = os.environ.get("HADOOP_USER_NAME")
         os.environ["HADOOP_USER_NAME"] = self.user
         try:
-            client = hdfs_native.Client(self.uri, HASTE)
+            client = hdfs_native.Client(self.uri, HASTE | self._client_conf())
             client.get_file_info("/")  # connects, which the line above does not
         finally:
             if before is None:
@@ -295,8 +295,8 @@ class HdfsCluster:
                 start_new_session=True,  # Ctrl-C is for the tests, whose fixtures then stop us
             )
 
-    def _write_conf(self) -> None:
-        settings = {
+    def _conf(self) -> dict[str, str]:
+        return {
             "fs.defaultFS": self.uri,
             "dfs.namenode.rpc-address": f"127.0.0.1:{self.port}",
             "dfs.namenode.http-address": "127.0.0.1:0",
@@ -320,11 +320,16 @@ class HdfsCluster:
             "hadoop.user.group.static.mapping.overrides": f"{self.user}=supergroup;dr.who=;",
             **self.settings,
         }
+
+    def _client_conf(self) -> dict[str, str]:
+        return {}
+
+    def _write_conf(self) -> None:
         conf = self.folder / "conf"
         conf.mkdir(exist_ok=True)
         properties = "".join(
             f"<property><name>{name}</name><value>{escape(value)}</value></property>\n"
-            for name, value in settings.items()
+            for name, value in self._conf().items()
         )
         for name in ("core-site.xml", "hdfs-site.xml"):
             (conf / name).write_text(f"<configuration>\n{properties}</configuration>\n")

@@ -50,7 +50,7 @@ def test_an_id_means_what_its_form_allows(given: str, names: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", ["ZTF24ABSSJSB", "ZTF1", "1.5", "1e3", "9" * 19, "x", "\0", "\uff11", "0", "-5"]
+    "given", ["ZTF24ABSSJS", "ZTF1", "1.5", "1e3", "9" * 19, "x", "\0", "\uff11", "0", "-5"]
 )
 def test_what_is_no_id_is_refused(given: str) -> None:
     with pytest.raises(InvalidParameter, match="id must be"):

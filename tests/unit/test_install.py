@@ -26,19 +26,18 @@ import pytest
 import requests
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from urllib3 import Retry
 
 from cutout_api import errors, server, settings
 from cutout_api.batch import PATIENCE, SLOWEST
 from tests.archive import NIGHT, SampleArchive
 from tests.catalogue import catalogued
 from tests.conftest import IN_CI
+from tests.nginx import require_nginx, running_nginx
 from tests.samples import ZTF_SCHEMA, ztf_alert
 from tests.service import Service, free_port, running_service
 
 ROOT = Path(__file__).parents[2]
 INSTALL = ROOT / "install"
-NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 SYSTEMD_ANALYZE = shutil.which("systemd-analyze")
 PROBLEM = "application/problem+json"
 
@@ -358,6 +357,11 @@ def test_nginx_repeats_the_settings_it_names() -> None:
     assert int(re.findall(r"keepalive_timeout (\d+)s", CONF)[0]) < server.keepalive
 
 
+PLAIN = {"Accept-Encoding": "identity"}
+MASKED = 2_656_254_792_815_010_002
+"""The alert of ``samples`` that has masked pixels."""
+
+
 @dataclass
 class Front:
     """nginx on a free port, with the service behind it."""
@@ -379,9 +383,7 @@ class Front:
 def running_front(
     sample_archive: SampleArchive, folder: Path, conf: str = CONF, **environment: str
 ) -> Iterator[Front]:
-    if NGINX is None:
-        (pytest.fail if IN_CI else pytest.skip)("no nginx: run install/test-programs.sh")
-    folder.chmod(0o755)
+    require_nginx()
     port = free_port()
     environment |= {"CUTOUT_API_ARCHIVE_URI": str(sample_archive.folder)}
     with running_service(environment) as service:
@@ -389,30 +391,10 @@ def running_front(
         site = site.replace("    listen [::]:80;\n", "")
         site = site.replace("127.0.0.1:24000", f"127.0.0.1:{service.port}")
         site = site.replace("/var/cache/", f"{folder}/").replace("/var/log/nginx/", f"{folder}/")
-        temporary = "".join(
-            f"{module}_temp_path {folder}/{module}; "
-            for module in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        )
-        who = f"user {_owner(folder)};" if os.geteuid() == 0 else ""
-        (folder / "site.conf").write_text(site)
-        (folder / "nginx.conf").write_text(
-            f"{who} pid {folder}/pid; error_log {folder}/error.log warn; daemon off; events {{}}\n"
-            f"http {{ {temporary} include {folder}/site.conf; }}\n"
-        )
-        command = [NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf")]
-        subprocess.run([*command, "-t", "-q"], check=True)
-        nginx = subprocess.Popen(command)
-        try:
-            address = f"http://127.0.0.1:{port}"
-            retry = requests.adapters.HTTPAdapter(max_retries=Retry(connect=8, backoff_factor=0.05))
-            with requests.Session() as session:
-                session.mount("http://", retry)
-                session.get(f"{address}/healthz", timeout=5)
+        address = f"http://127.0.0.1:{port}"
+        with running_nginx(site, address, folder) as log_file:
             rows = sample_archive.rows[f"{NIGHT}/part-00000.snappy.parquet"]
-            yield Front(address, service, rows, folder / "error.log")
-        finally:
-            nginx.terminate()
-            nginx.wait(10)
+            yield Front(address, service, rows, log_file)
 
 
 @pytest.fixture(scope="module")
@@ -421,10 +403,6 @@ def front(
 ) -> Iterator[Front]:
     with running_front(sample_archive, tmp_path_factory.mktemp("nginx")) as running:
         yield running
-
-
-def _owner(folder: Path) -> str:
-    return f"{folder.owner()} {folder.group()}"
 
 
 def problem(answer: requests.Response) -> tuple[int, str]:
@@ -473,6 +451,46 @@ def test_errors_of_the_service_pass_and_are_not_kept(front: Front) -> None:
         answer = requests.get(url)
         assert problem(answer) == (403, "path_forbidden")
         assert answer.headers["X-Cache"] == "MISS"
+
+
+def test_a_browser_gets_no_answer_that_was_kept_for_a_program(front: Front) -> None:
+    url = front.cutout(next(n for n in range(12) if front.rows[n]["candid"] == MASKED), "array")
+    for _ in range(2):
+        for headers in ({}, {"Origin": "https://a.example"}, {"Accept": "application/json"}):
+            kept = requests.get(url, headers=headers)
+            direct = requests.get(
+                url.replace(front.address, front.service.address), headers=headers
+            )
+            assert kept.content == direct.content
+            assert (b"NaN" in kept.content) == (not headers)
+
+
+@pytest.mark.parametrize("output", ["FITS", "array"])
+def test_parts_of_answers_come_from_the_service(front: Front, output: str) -> None:
+    url = front.cutout(4, output)
+    whole = requests.get(front.cutout(4, output, direct=True), headers=PLAIN)
+    length = len(whole.content)
+    for _ in range(2):
+        for wanted, start, stop in (
+            ("bytes=2880-5759", 2880, 5760),
+            ("bytes=-7", length - 7, length),
+            ("bytes=-999999", 0, length),
+        ):
+            part = requests.get(url, headers={"Range": wanted})
+            assert part.status_code == 206
+            assert part.headers["Content-Range"] == f"bytes {start}-{stop - 1}/{length}"
+            assert part.content == whole.content[start:stop]
+            for if_range, status in ((whole.headers["ETag"], 206), ('"other"', 200)):
+                answer = requests.get(url, headers=PLAIN | {"Range": wanted, "If-Range": if_range})
+                assert answer.status_code == status
+        several = requests.get(url, headers={"Range": "bytes=0-1,5-6"})
+        assert (several.status_code, several.content) == (200, whole.content)
+        beyond = requests.get(url, headers={"Range": f"bytes={length}-"})
+        assert problem(beyond) == (416, "range_not_satisfiable")
+        assert beyond.headers["Content-Range"] == f"bytes */{length}"
+    for headers in ({}, PLAIN, {"Range": "bytes=0-9"}):
+        for answer in (requests.head(url, headers=headers), requests.get(url, headers=headers)):
+            assert answer.headers["Accept-Ranges"] == "bytes"
 
 
 def test_post_and_head_pass(front: Front) -> None:
@@ -714,6 +732,8 @@ def test_a_table_that_is_made_while_it_is_sent_is_not_kept(tmp_path: Path) -> No
             assert answers[0].content == answers[1].content
             assert [answer.status_code for answer in answers] == [200, 200]
             assert (answers[1].headers["X-Cache"] == "HIT") == kept
+            ranges = "bytes" if kept else "none"
+            assert [answer.headers["Accept-Ranges"] for answer in answers] == [ranges] * 2
 
 
 def test_a_caller_who_asks_too_often_is_told_when_to_come_back(
@@ -745,3 +765,20 @@ def test_a_service_that_is_down_is_unavailable_but_its_kept_answers_are_not(
         assert answer.headers["Retry-After"] == "5"
         still = requests.get(front.cutout(0))
         assert (still.status_code, still.content) == (200, kept.content)
+
+
+def test_what_a_caller_says_of_a_proxy_reaches_neither_service_nor_cache(front: Front) -> None:
+    said = {
+        "X-Forwarded-Prefix": "/evil",
+        "X-Forwarded-Host": "evil.example",
+        "X-Forwarded-Proto": "https",
+        "Forwarded": "host=evil.example",
+    }
+    for headers in (said, {}, {}):
+        answer = requests.get(f"{front.address}/openapi.json", headers=headers)
+        assert answer.json()["servers"] == [{"url": "/"}]
+        page = requests.get(f"{front.address}/try", headers=headers)
+        assert "evil" not in page.text
+        assert f"curl '{front.address}/api/v1/cutouts'" in page.text
+        assert "/metrics" not in page.text
+    assert answer.headers["X-Cache"] == "HIT"  # what it varies by does not keep it out

@@ -45,9 +45,12 @@ def test_every_setting_has_an_environment_variable(tmp_path: Path, name: str) ->
         "archive.roots": "/a,/b",
         "archive.user": "fink",
         "catalog.url": "postgresql://db/catalog",
+        "answers.nan": "null",
         "server.host": "0.0.0.0",
         "server.cors_origins": "https://a.org, https://b.org",
         "index.folder": "/var/cache/index",
+        "server.prefix": "/stamps",
+        "server.trusted_proxies": "10.0.0.0/8, 2001:db8::1",
     }
     variable = "CUTOUT_API_" + name.replace(".", "_").upper()
     settings = load(
@@ -149,6 +152,14 @@ def test_the_older_services_template_with_empty_values_is_read(tmp_path: Path) -
         ("limits: {deadline_seconds: 1.0e+10}", ["limits.deadline_seconds", "to 3600"]),
         ("limits: {concurrent_reads: 100000}", ["limits.concurrent_reads", "to 1024"]),
         ("HDFS: 'a:b:c'", ["not a host"]),
+        ("server: {prefix: stamps}", ["server.prefix", "such as /stamps"]),
+        ("server: {prefix: /stamps/}", ["server.prefix", "without a / at its end"]),
+        ("server: {prefix: //evil.example}", ["server.prefix", "such as /stamps"]),
+        ("server: {prefix: /a/../b}", ["server.prefix", "such as /stamps"]),
+        ("server: {prefix: /api/stamps}", ["server.prefix", "of the service itself"]),
+        ("server: {trusted_proxies: [10.0.0.1/8]}", ["server.trusted_proxies", "host bits"]),
+        ("server: {trusted_proxies: [nginx]}", ["server.trusted_proxies", "'nginx'", "networks"]),
+        ("server: {trusted_proxies: '*'}", ["server.trusted_proxies", "'*'", "networks"]),
     ],
 )
 def test_a_bad_file_is_refused_saying_which_setting_and_why(
@@ -213,3 +224,25 @@ def test_a_file_that_is_not_yaml_is_told_by_its_line_not_its_text(tmp_path: Path
     with pytest.raises(SettingsError, match=r"in line [23]") as raised:
         load(tmp_path, "catalog:\n  url: [postgresql://fink:s3cret@db/catalog\n")
     assert "s3cret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "nan"),
+    [
+        ("nan: null", "null"),
+        ('nan: "null"', "null"),
+        ("nan: NaN", "NaN"),
+        ("nan: auto", "auto"),
+        ("", "auto"),
+    ],
+)
+def test_null_is_a_word_of_its_own_where_it_means_something(
+    tmp_path: Path, text: str, nan: str
+) -> None:
+    assert load(tmp_path, f"answers:\n  {text}\n").answers.nan == nan
+
+
+@pytest.mark.parametrize("text", [".nan", "none", "Null", "0"])
+def test_another_word_for_masked_pixels_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(SettingsError, match=r"answers\.nan"):
+        load(tmp_path, f'answers:\n  nan: "{text}"\n')

@@ -49,12 +49,15 @@ export async function ask(address, signal) {
   }
 }
 
-/** Returns the address of a request. "/" , "," and ":" stay as they are, which keeps it readable. */
+/** The path of the service, which may lie below one of its host: two folders above this file. */
+const HOME = new URL("../..", import.meta.url).pathname.replace(/\/$/, "");
+
+/** Returns the address of a request at a path of the service. "/" , "," and ":" stay as they are, which keeps it readable. */
 export function writeAddress(path, values) {
   const given = Object.entries(values).filter(([, value]) => value !== undefined && value !== "" && value !== null);
   const query = String(new URLSearchParams(given));
   const text = query.replaceAll("%2F", "/").replaceAll("%2C", ",").replaceAll("%3A", ":");
-  return new URL(text ? `${path}?${text}` : path, location.origin).href;
+  return new URL(text ? `${HOME}${path}?${text}` : HOME + path, location.origin).href;
 }
 
 // ---- the same request elsewhere

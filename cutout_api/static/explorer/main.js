@@ -43,7 +43,7 @@ function writePage() {
     if (look[name] !== LOOK[name]) values[name] = typeof look[name] === "boolean" ? "1" : look[name];
   }
   if (find("#kind").value !== ALL) values.kind = find("#kind").value;
-  const { pathname, search } = new URL(writeAddress(location.pathname, values));
+  const { pathname, search } = new URL(writeAddress("/", values));
   return pathname + search;
 }
 

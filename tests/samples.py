@@ -151,6 +151,20 @@ WINTER_SCHEMA = pa.schema(
                 ]
             ),
         ),
+        (
+            "prv_candidates",
+            pa.list_(
+                pa.struct(
+                    [
+                        ("candid", pa.int64()),
+                        ("jd", pa.float64()),
+                        ("fid", pa.int32()),
+                        ("magpsf", pa.float32()),
+                        ("sigmapsf", pa.float32()),
+                    ]
+                )
+            ),
+        ),
         *((f"cutout_{kind.lower()}", pa.binary()) for kind in KINDS),
     ]
 )
@@ -164,9 +178,14 @@ def winter_fits(image: np.ndarray) -> bytes:
 
 
 def winter_alert(
-    number: int, object_id: str = "WNTR24aaaaa", *, positive: bool = True, **candidate: Any
+    number: int,
+    object_id: str = "WNTR24aaaaa",
+    *,
+    positive: bool = True,
+    past: Sequence[int] = (),
+    **candidate: Any,
 ) -> dict[str, Any]:
-    """Return one row, whose Difference is of float64."""
+    """Return one row, whose Difference is of float64; ``past`` are the numbers of its history."""
     row: dict[str, Any] = {
         "objectid": object_id,
         "candid": 3_608_000 + number,
@@ -184,6 +203,16 @@ def winter_alert(
         }
         | candidate,
     }
+    row["prv_candidates"] = [
+        {
+            "candid": 3_608_000 + before,
+            "jd": 2_460_381.5 + before,
+            "fid": before % 3,
+            "magpsf": 15.5 + 0.25 * before,
+            "sigmapsf": 0.03,
+        }
+        for before in past
+    ]
     for place, kind in enumerate(KINDS):
         image = pixels(2_000_000 + 3 * number + place, (81, 81), nan=number % 2 == 1)
         if kind == "Difference":

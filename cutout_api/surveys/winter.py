@@ -6,7 +6,7 @@ packets of 2024, and those packets.
 
 from __future__ import annotations
 
-from .model import KINDS, Curve, Key, Rule, Survey, View, YearNames, parse_int64
+from .model import KINDS, Curve, History, Key, Past, Rule, Survey, View, YearNames, parse_int64
 
 NAMES = YearNames("WNTR", 5, "WINTER", "WNTR24awati")
 
@@ -73,8 +73,25 @@ WINTER_ALERTS = View(
     rest="d:",
     least=(("i:objectid", "string"), ("i:candid", "int64"), ("i:jd", "float64")),
     time_name="i:jd",
+    # Detections alone: the packets tell neither limits nor forced photometry of the past.
+    history=History(
+        lists=(
+            Past("prv_candidates", "valid", id_name="i:candid", are_alerts=True, once_a_visit=True),
+        ),
+        prefix="i:",
+        object_name="i:objectid",
+        alert_name="i:candid",
+        time_name="i:jd",
+        band_name="i:fid",
+        tag="d:tag",
+    ),
     derived=("v:lastdate", "v:firstdate", "v:lapse", "v:constellation"),
-    described=(("i:", "winter"), ("v:", "ztf_derived"), ("b:", "winter_stamps")),
+    described=(
+        ("i:", "winter"),
+        ("d:", "winter_added"),
+        ("v:", "ztf_derived"),
+        ("b:", "winter_stamps"),
+    ),
 )
 SURVEY = WINTER
 TABLES = {"objects": WINTER_ALERTS}
@@ -87,5 +104,8 @@ CURVE = Curve(
         "value": "i:magpsf",
         "error": "i:sigmapsf",
         "limit": "i:diffmaglim",
+        "tag": "d:tag",
     },
+    {"withupperlim": "True"},
+    {"valid": "detection, without stamps here"},
 )

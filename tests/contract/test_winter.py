@@ -51,7 +51,7 @@ BOTH = 3_608_777
 ROWS = [
     winter_alert(0),
     winter_alert(1),
-    winter_alert(2, positive=False),
+    winter_alert(2, positive=False, past=(-9, -6, 0, 1)),
     winter_alert(3, "WNTR24aaaab"),
     winter_alert(BOTH - 3_608_000, "WNTR24aaaac"),
 ]
@@ -226,6 +226,14 @@ def test_the_table_has_a_row_for_each_alert(world: World) -> None:
     assert parquet["i:jd"].to_pylist() == [row["i:jd"] for row in rows]
 
 
+def test_the_history_of_an_alert_is_shown_once(world: World) -> None:
+    rows = world.get("/api/v1/objects", objectId=OBJECT, withupperlim="True").json
+    assert [row["i:candid"] - 3_608_000 for row in rows] == [2, 1, 0, -6, -9]
+    assert {row["d:tag"] for row in rows} == {"valid"}
+    assert [row["i:magpsf"] for row in rows[-2:]] == [14.0, 13.25]
+    assert {row["i:objectid"] for row in rows} == {OBJECT}
+
+
 def test_columns_are_described(world: World) -> None:
     entries = world.get("/api/v1/columns", survey="winter").json["columns"]
     assert {entry["survey"] for entry in entries} == {"winter"}
@@ -355,6 +363,11 @@ def test_real_alerts_answer_as_fastavro_reads_them(
             shown = row[f"i:{name}"]
             is_number = isinstance(value, float)
             assert shown == (pytest.approx(value, rel=1e-6) if is_number else value), name
+        history = world.get(
+            "/api/v1/objects", objectId=packet["objectid"], withupperlim="True"
+        ).json
+        past = [it["candid"] for it in packet["prv_candidates"]]
+        assert sorted(it["i:candid"] for it in history) == sorted([*past, packet["candid"]])
         info = world.get(f"{CUTOUTS}/info", **keys).json
         assert info["alert"]["band"] == "Hs"
         (match,) = world.get("/api/v1/identify", id=packet["candid"]).json["matches"]

@@ -7,8 +7,6 @@ is another double.
 
 from __future__ import annotations
 
-from itertools import chain
-
 import numpy as np
 import orjson
 from numpy.typing import NDArray
@@ -19,7 +17,6 @@ NULL, NAN = "null", "NaN"
 """How a masked pixel is written. ``null`` is JSON, ``NaN`` what Python's json reads as a float."""
 AUTO = "auto"
 """Whichever of the two the caller reads."""
-_WORDS = {"nan": b"NaN", "inf": b"Infinity", "-inf": b"-Infinity"}
 
 
 def widen(image: Pixels) -> Pixels:
@@ -33,21 +30,36 @@ def write_pixels(image: Pixels, masked: str) -> bytes:
     With ``masked`` NULL what is not finite is ``null``; with NAN it is ``NaN``, ``Infinity`` or
     ``-Infinity``, as Python's json writes it.
     """
-    text = orjson.dumps(widen(image), option=orjson.OPT_SERIALIZE_NUMPY)
-    if masked == NULL:
-        return text
-    finite = np.isfinite(image)
-    if finite.all():
-        return text
-    # orjson has no NaN, and Python's json takes ten times as long. The text holds the numbers of
-    # this image and nothing else, so each null in it is a pixel that is not finite, in order.
-    # Splitting and joining takes half as long as replacing.
-    between = text.split(b"null")
-    odd = np.asarray(image[~finite], np.float64)
-    if np.isnan(odd).all():
-        return b"NaN".join(between)
-    words = [_WORDS[str(value)] for value in odd.tolist()]
-    return b"".join(chain.from_iterable(zip(between, [*words, b""], strict=True)))
+    wide = widen(image)
+    if masked == NULL or np.isfinite(image).all():
+        return _dump(wide)
+    infinite = np.isinf(image)
+    if not infinite.any():
+        return _name_nulls(_dump(wide))
+    # A number that is no pixel stands for infinity until all is text.
+    stand_in = np.finfo(np.float64).max
+    while (np.abs(wide) == stand_in).any():
+        stand_in = np.nextafter(stand_in, 0)
+    text = _dump(np.where(infinite, np.copysign(stand_in, wide), wide))
+    return _name_nulls(text).replace(orjson.dumps(float(stand_in)), b"Infinity")
+
+
+def _dump(wide: Pixels) -> bytes:
+    return orjson.dumps(wide, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _name_nulls(text: bytes) -> bytes:
+    """Return an image's text with NaN, behind a blank, in the place of null.
+
+    orjson has no NaN, and Python's json takes ten times as long. The text holds numbers and
+    nothing else, so each null in it is a masked pixel; both have four letters, so nothing moves:
+    of a large image, pieces of text would take 80 bytes for each pixel.
+    """
+    letters = np.frombuffer(bytearray(text), np.uint8)
+    starts = np.flatnonzero(letters == ord("n"))
+    for place, letter in enumerate(b" NaN"):
+        letters[starts + place] = letter
+    return letters.tobytes()
 
 
 def join_list(items: list[bytes]) -> bytes:

@@ -260,6 +260,22 @@ ROWS: tuple[Row, ...] = (
     ),
     *(
         Row(
+            f"three masked stamps, array, {name}, nan={nan}",
+            get(
+                SINGLE,
+                hdfsPath=f"{name}.parquet",
+                objectId=OBJECT,
+                kind="All",
+                return_type="array",
+                nan=nan,
+            ),
+            (200,),
+        )
+        for name in ("masked", "infinite")
+        for nan in ("NaN", "null")
+    ),
+    *(
+        Row(
             f"a noisy stamp, {more}",
             get(SINGLE, **noisy(return_type="PNG", kind="Science") | more),
             (200, 413),
@@ -330,6 +346,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(folder / "epochs.parquet", [ztf_alert(n, OBJECT) for n in range(200)])
     kinds = {kind: ztf_fits(pixels(n, (SIDE, SIDE))) for n, kind in enumerate(KINDS)}
     write(folder / "noisy.parquet", [ztf_alert(1, OBJECT, **kinds)])
+    chance = np.random.default_rng(1)
+    for name, values in (("masked", [np.nan]), ("infinite", [np.nan, np.inf, -np.inf, 1])):
+        image = chance.choice(np.array(values, np.float32), (SIDE, SIDE))
+        stored = gzip.compress(ztf_fits(image), 1, mtime=0)
+        write(folder / f"{name}.parquet", [ztf_alert(1, OBJECT, **dict.fromkeys(KINDS, stored))])
     return folder
 
 

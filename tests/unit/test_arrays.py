@@ -43,7 +43,15 @@ def test_a_float32_is_the_double_that_it_is() -> None:
 
 def test_each_infinity_stands_in_its_place() -> None:
     image = np.array([[np.inf, np.nan, 1], [-np.inf, 2, np.nan]], np.float32)
-    assert write_pixels(image, NAN) == b"[[Infinity,NaN,1.0],[-Infinity,2.0,NaN]]"
+    assert write_pixels(image, NAN) == b"[[Infinity, NaN,1.0],[-Infinity,2.0, NaN]]"
+
+
+def test_the_largest_numbers_are_no_infinities() -> None:
+    largest = np.finfo(np.float64).max
+    second = np.nextafter(largest, 0)
+    image = np.array([[largest, -second, np.inf], [-np.inf, -largest, np.nan]])
+    read = json.loads(write_pixels(image, NAN))
+    np.testing.assert_array_equal(read, image)
 
 
 @pytest.mark.parametrize("turn", [np.flipud, np.transpose, lambda image: image[::2, 1:]])

@@ -110,6 +110,7 @@ from .settings import Limits, Settings
 from .surveys import KEYS, list_titles
 from .table_formats import TABLE_FORMATS
 from .table_request import (
+    COLUMN_PARAMETERS,
     MAX_NAME,
     SCHEMA_PARAMETERS,
     TABLE_PARAMETERS,
@@ -443,7 +444,7 @@ def _add_tables(app: Flask, tables: Tables, limits: Limits, places: Places) -> N
 
     @app.get("/api/v1/columns")
     def columns() -> Response:
-        entries = describe_columns(tables, parse_survey(_payload(SCHEMA_PARAMETERS)))
+        entries = describe_columns(tables, parse_survey(_payload(COLUMN_PARAMETERS)))
         return _json({"columns": entries}, BRIEFLY)
 
 

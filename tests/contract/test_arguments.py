@@ -43,10 +43,18 @@ GOOD: list[tuple[str, str, Payload]] = [
     ("POST", "/api/v1/objects", {"diaObjectId": LSST_OBJECT}),
     ("GET", "/api/v1/sources", {"diaObjectId": LSST_OBJECT}),
     ("POST", "/api/v1/sources", {"diaObjectId": LSST_OBJECT}),
+    ("POST", "/api/v1/fp", {"diaObjectId": LSST_OBJECT}),
     ("GET", "/api/v1/schema", {"survey": "ztf"}),
+    ("POST", "/api/v1/schema", {"endpoint": "/api/v1/sources"}),
     ("GET", "/api/v1/columns", {"survey": "lsst"}),
 ]
-ROUTES = [route for _, route, _ in GOOD]
+# Which of the arguments below mean something to a route.
+MEANT = {
+    CUTOUTS: {"date"},
+    f"{CUTOUTS}/batch": {"date"},
+    "/api/v1/identify": {"id"},
+    "/api/v1/schema": {"endpoint", "major_version", "minor_version"},
+}
 
 # What clients of today send to one route or another, and no route here has.
 OF_TODAY = """
@@ -94,10 +102,7 @@ def assert_same_as_without(client: FlaskClient, call: Any, more: Payload) -> Non
 def test_what_clients_of_today_send_is_passed_over_and_named(
     everything: FlaskClient, call: Any
 ) -> None:
-    known = {"/api/v1/identify": {"id"}, "/api/v1/cutouts": {"date"}}.get(call[1], set())
-    if call[1].endswith("batch"):
-        known = {"date"}
-    more = {name: "1" for name in OF_TODAY if name not in known}
+    more = {name: "1" for name in OF_TODAY if name not in MEANT.get(call[1], ())}
     assert_same_as_without(everything, call, more)
 
 

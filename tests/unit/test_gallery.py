@@ -16,7 +16,8 @@ from cutout_api.views import PLANES, SIGNS
 DOCS = Path(__file__).parents[2] / "docs"
 GALLERY = DOCS / "gallery"
 # Not drawn: which alert, which file, and what is no picture.
-NOT_SHOWN = {"hdfsPath", "return_type", "wcs", "explain", "which", "date", "mjd", "strict"}
+NOT_SHOWN = {"hdfsPath", "return_type", "wcs", "explain", "which", "date", "mjd"}
+NOT_SHOWN |= {"strict", "nan"}
 SHOWN_AS = {"output-format": "format-PNG", "pmin": "pmin-pmax", "pmax": "pmin-pmax"}
 SHOWN_AS |= {"vmin": "vmin-vmax", "vmax": "vmin-vmax", "size": "zoom-3", "epochs": "epochs-ztf"}
 SHOWN_AS |= {"band": "epochs-ztf", "labels": "labels-some"}

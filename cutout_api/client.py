@@ -327,7 +327,8 @@ class Client:
         if not found:
             detail = f"no alert {number}, neither as {' nor as '.join(names)}"
             if not path:
-                detail += "; an LSST object is named by diaObjectId="
+                keys = [survey.object_key for survey in SURVEYS if survey.object_key.is_number]
+                detail += f"; an object is named by {' or '.join(f'{it.name}=' for it in keys)}"
             raise NotFound(404, {"code": "alert_not_found", "detail": detail})
         if len(found) > 1:
             detail = f"{number} is both {' and '.join(found)}: say which, as {found[0]}={number}"

@@ -101,6 +101,16 @@ class Reader:
             return request, self.read(request)
 
         def read() -> tuple[CutoutRequest, Alert]:
+            if request.is_direct:
+                # Most are of the first; looking for the others costs next to nothing then.
+                path = request.path or ""
+                try:
+                    return request, self.twice(path, lambda: self._read_once(request))
+                except AlertNotFound:
+                    pass
+                except (NotFound, StoredDataError):
+                    self.archive.forget(path)
+                    raise
             settled = self._settle(request)
             return settled, self._read_alert(settled)
 
@@ -117,12 +127,7 @@ class Reader:
         surveys = (request.survey, *request.others)
         found = self.twice(request.path or "", lambda: self._find_surveys(request, surveys))
         if len(found) > 1:
-            (name, value), *_ = request.keys.items()
-            raise AmbiguousId(
-                name,
-                f"{name} {value} is an alert of {list_titles(found)}: name its object or its file "
-                "too",
-            )
+            raise ambiguous(request, found)
         if not found or found[0] is request.survey:
             return request
         return as_of(request, found[0])
@@ -381,6 +386,7 @@ class Reader:
         damaged: FileUnreadable | FileChanging | None = None
         seen: list[FileId] = []
         lacking: str | None = ""
+        rivals: list[Survey] = []
         for index in self.indexes_at(request.path or ""):
             if isinstance(index, FileUnreadable | FileChanging):
                 # Of two, that which is worth another try.
@@ -391,6 +397,7 @@ class Reader:
             found = index.find(request.survey, request.keys)
             if found is not None:
                 candidates.append((found, index))
+            rivals += (it for it in request.others if index.find(it, request.keys))
         if damaged is not None and not (candidates and request.names_one_alert):
             raise damaged
         if not candidates:
@@ -398,6 +405,8 @@ class Reader:
                 for file_id in seen:
                     self.archive.check_unchanged(file_id)
             raise not_found(request, lacking)
+        if rivals:
+            raise ambiguous(request, (request.survey, *rivals[:1]))
         if len(candidates) == 1:
             return candidates[0]
         return max(candidates, key=lambda candidate: rank_copy(request, *candidate))
@@ -597,6 +606,15 @@ def still_lacking(lacking: str | None, index: FileIndex, request: CutoutRequest)
         return None
     reason = index.lacks_keys(request.survey, request.keys)
     return None if reason is None else lacking or reason
+
+
+def ambiguous(request: CutoutRequest, surveys: Sequence[Survey]) -> AmbiguousId:
+    """Return the error for an id that names alerts of several surveys."""
+    (name, value), *_ = request.keys.items()
+    titles = list_titles(surveys)
+    return AmbiguousId(
+        name, f"{name} {value} is an alert of {titles}: name its object or its file too"
+    )
 
 
 def not_found(request: CutoutRequest, lacking: str | None) -> AlertNotFound:

@@ -286,6 +286,12 @@ def test_an_id_of_two_surveys_is_not_guessed(world: World) -> None:
     response = world.client.get(CUTOUTS, query_string={"candid": BOTH, "kind": "Science"})
     assert response.status_code == 400
     assert response.json["code"] == "ambiguous_id"
+    folder = "archive/science/year=2024/month=03/day=12"
+    response = world.client.get(
+        CUTOUTS, query_string={"candid": BOTH, "kind": "Science", "hdfsPath": folder}
+    )
+    assert response.status_code == 400
+    assert response.json["code"] == "ambiguous_id"
     for name, survey in (("WNTR24aaaac", "winter"), ("ZTF24zzzzzzz", "ztf")):
         found = world.get(candid=BOTH, objectId=name, kind="Science")
         assert found.headers["X-Cutout-Survey"] == survey

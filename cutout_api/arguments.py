@@ -7,6 +7,7 @@ slip of the pen away from an argument of the route, or that this service alone h
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator
 
 from .errors import UnknownParameter
@@ -14,6 +15,9 @@ from .errors import UnknownParameter
 MOST_COMPARED = 1000
 """Of the unknown names of one request: comparing them takes time, and no client has so many."""
 _SEPARATORS = str.maketrans("", "", "-_ ")
+_WORDS = re.compile(r"[-_ ]")
+LEAST_WORD = 6
+"""Letters of a word that stands for an argument: ``format``; ``type`` may be of another service."""
 
 _OLDER = """
 hdfsPath objectId candid diaSourceId kind return_type
@@ -47,17 +51,25 @@ def refuse_mistakes(
     for number, name in enumerate(names):
         if strict or (name in ours and name not in OLDER):
             raise UnknownParameter(name, known)
-        if number < MOST_COMPARED and name not in OLDER and is_slip(name, known):
-            raise UnknownParameter(name, known)
+        if number < MOST_COMPARED and name not in OLDER:
+            meant = find_meant(name, known)
+            if meant is not None:
+                raise UnknownParameter(name, known, meant)
 
 
-def is_slip(name: str, known: Iterable[str]) -> bool:
-    """Whether a name is one of those known but for its case, its separators, or one slip.
+def find_meant(name: str, known: Collection[str]) -> str | None:
+    """Return the known name that this one is but for its case, its separators, or one slip.
 
-    A slip is a letter too many, too few or another one, or two that changed places; never the
-    first letter, and less of them in short names, where most words are near some other word.
+    Or but for some of its words: ``format`` for ``output-format``. A slip is a letter too many, too
+    few or another one, or two that changed places; never the first letter, and less of them in
+    short names, where most words are near some other word.
     """
-    return any(_is_near(_fold(name), _fold(other)) for other in known)
+    for other in known:
+        if _is_near(_fold(name), _fold(other)):
+            return other
+    if len(name) < LEAST_WORD:
+        return None
+    return next((other for other in known if name.lower() in _WORDS.split(other)), None)
 
 
 def _fold(name: str) -> str:

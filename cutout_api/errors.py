@@ -110,9 +110,9 @@ class UnknownParameter(BadRequest):
 
     code, title = "unknown_parameter", "A parameter is not known"
 
-    def __init__(self, parameter: str, known: Iterable[str]) -> None:
+    def __init__(self, parameter: str, known: Iterable[str], meant: str | None = None) -> None:
         known = sorted(known)
-        near = nearest(parameter, known)
+        near = meant or nearest(parameter, known)
         hint = f"; did you mean {near!r}?" if near else ""
         super().__init__(
             f"{shorten(parameter)} is not a parameter of this route{hint}",

@@ -6,10 +6,11 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import Any
+from typing import Any, TypeVar
 
 from .hadoop_conf import MOUNTS, NAME_NODES
 
+T = TypeVar("T")
 NAME_NODE_SECONDS = 3.0
 """How long a name node may take to answer. libhdfs waits as long."""
 CALLS = 64
@@ -34,22 +35,23 @@ class PatientClient:
         self._client, self._calls = self._begin()
 
     def get_file_info(self, path: str) -> Any:
-        return self._call("get_file_info", path)
+        return self._call(lambda client: client.get_file_info(path))
 
     def list_status(self, path: str) -> list[Any]:
-        return list(self._call("list_status", path))
+        # A long listing is asked for in parts, as it is gone through.
+        return self._call(lambda client: list(client.list_status(path)))
 
     def read(self, path: str) -> Any:
-        return self._call("read", path)
+        return self._call(lambda client: client.read(path))
 
     def _begin(self) -> tuple[Any, ThreadPoolExecutor]:
         return self._connect(self._turn), ThreadPoolExecutor(CALLS, "name node")
 
-    def _call(self, method: str, path: str) -> Any:
+    def _call(self, ask: Callable[[Any], T]) -> T:
         for _ in range(2):
             with self._lock:
                 client, calls = self._client, self._calls
-                call = calls.submit(getattr(client, method), path)
+                call = calls.submit(ask, client)
             try:
                 return call.result(NAME_NODE_SECONDS)
             except FutureTimeoutError:

@@ -141,8 +141,9 @@ def test_without_a_ticket_it_is_503_until_there_is_a_valid_one(
     with asking(environment | {"KRB5CCNAME": f"FILE:{tickets}"}, tmp_path) as service:
         assert_unavailable(service.ask())
         assert "ticket" in service.log or "credentials" in service.log
-        cluster.kinit(tickets, "4s")
+        cluster.kinit(tickets)
         assert_right(service.ask())
+        cluster.kinit(tickets, "2s")
         cluster.await_expiry(tickets)
         cluster.stop_namenode()  # a connection that stands is not asked for a ticket again
         cluster.start_namenode()

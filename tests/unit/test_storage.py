@@ -7,14 +7,16 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cutout_api import metrics
+from cutout_api import metrics, storage
 from cutout_api.errors import (
     ArchiveFileNotFound,
     CutoutError,
@@ -554,3 +556,36 @@ def test_parts_that_lie_near_each_other_are_read_as_one(tmp_path: Path) -> None:
             before = metrics.READS._value.get()
             assert file.read_parts(parts) == [content[at : at + size] for at, size in parts]
             assert metrics.READS._value.get() - before == reads
+
+
+@pytest.mark.usefixtures("new_files")
+@pytest.mark.parametrize(("age", "size", "changing"), [(1, 7, True), (59, 7, True), (61, 7, False)])
+def test_a_damaged_file_may_be_being_written_for_a_minute(
+    folder: Path, age: float, size: int, changing: bool
+) -> None:
+    archive = open_archive(folder)
+    file_id = FileId("/a", size, time.time_ns() - int(age * 1e9))
+    assert (archive.still_changing(file_id) is not None) is changing
+
+
+@pytest.mark.usefixtures("new_files")
+def test_a_clock_that_is_ahead_makes_nothing_new_for_ever(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = open_archive(folder)
+    tomorrow = FileId("/a", 7, time.time_ns() + 86_400 * 10**9)
+    assert archive.still_changing(tomorrow) is not None
+    later = time.monotonic() + storage.STEADY_SECONDS
+    monkeypatch.setattr("cutout_api.storage.time.monotonic", lambda: later)
+    assert archive.still_changing(tomorrow) is None
+    assert archive.still_changing(replace(tomorrow, size=8)) is not None  # written to meanwhile
+
+
+@pytest.mark.usefixtures("new_files")
+@pytest.mark.parametrize(("size", "changing"), [(0, True), (128 << 20, True), (1000, False)])
+def test_a_file_of_hdfs_without_its_last_block_may_be_being_written_for_an_hour(
+    size: int, changing: bool
+) -> None:
+    archive = Archive(Settings(archive=ArchiveSettings(uri="hdfs://127.0.0.1:1/a", user="fink")))
+    file_id = FileId("/a/b", size, time.time_ns() - 3000 * 10**9)
+    assert (archive.still_changing(file_id) is not None) is changing

@@ -994,7 +994,8 @@ class Archive:
         folders: list[tuple[str, tuple[str, ...]]] = [(folder, ())]
         while folders:
             here, above = folders.pop()
-            real = here if self.address.host is not None else os.path.realpath(here)
+            # By the kernel: realpath() fails where a link is exchanged for a folder meanwhile.
+            real = here if self.address.host is not None else _real_path(here) or here
             if real in above:
                 continue
             try:

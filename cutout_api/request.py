@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -759,7 +759,8 @@ def parse_request(payload: Mapping[str, Any]) -> CutoutRequest:
 
 def as_of(request: CutoutRequest, survey: Survey) -> CutoutRequest:
     """Return the request as one for an alert of another survey. Raises a BadRequest."""
-    return _make_request((survey,), request.given, request.kind)
+    made = _make_request((survey,), request.given, request.kind)
+    return replace(made, nan=request.nan)  # which may have been settled by who asks
 
 
 def _make_request(

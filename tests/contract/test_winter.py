@@ -135,6 +135,23 @@ def test_pixels_are_those_of_the_file_to_the_last_bit(world: World, kind: str) -
     assert npy.dtype == expected.dtype.newbyteorder("=")
 
 
+@pytest.mark.parametrize("batch", [False, True], ids=["stamp", "batch"])
+@pytest.mark.parametrize(
+    ("accept", "word"),
+    [("application/json", "null"), ("application/json, */*", "null"), ("", "NaN")],
+)
+def test_masked_pixels_are_written_for_who_asks_by_a_key_of_two_surveys(
+    world: World, accept: str, word: str, batch: bool
+) -> None:
+    masked = int(np.isnan(image_of(stored_fits(ROWS[1], "Science"))).sum())
+    assert masked
+    asked = {"candid": ["3608001"] if batch else "3608001", "kind": "Science"}
+    asked |= {"output-format": "array"} | ({"package": "ndjson"} if batch else {})
+    address = f"{CUTOUTS}/batch" if batch else CUTOUTS
+    answer = world.client.post(address, json=asked, headers={"Accept": accept} if accept else {})
+    assert answer.text.count(word) == masked
+
+
 def test_three_stamps_come_in_one_answer(world: World) -> None:
     public = world.get(objectId=OBJECT, kind="All", **{"output-format": "array"}).json
     assert list(public) == [f"b:cutout_{kind.lower()}" for kind in KINDS]

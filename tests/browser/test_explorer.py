@@ -33,7 +33,7 @@ from cutout_api.settings import Archive, Settings
 from .. import histories as odd
 from ..catalogue import catalogued
 from ..epochs_archive import OLD_SCHEMA, epoch
-from ..samples import KINDS, lsst_fits, pixels, write
+from ..samples import KINDS, WINTER_SCHEMA, lsst_fits, pixels, winter_alert, write
 from .conftest import (
     LSST_FILE,
     LSST_SOURCE,
@@ -50,6 +50,7 @@ from .conftest import (
 from .test_try import CONTRAST, run_curl
 
 LONELY = "ZTF24lonelya"
+WINTER = "WNTR24aaaaa"
 SURVEYS = ("ztf", "lsst")
 ALERT_KEYS = {"ztf": "candid", "lsst": "diaSourceId"}
 OBJECT_KEYS = {"ztf": "objectId", "lsst": "diaObjectId"}
@@ -97,6 +98,7 @@ def explored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Explored]:
     lonely = [epoch(70, LONELY, cutoutTemplate=nothing, jd=2_450_000.5)]
     write(folder / "lonely/part-0.parquet", lonely, OLD_SCHEMA)
     write(folder / "odd/part-0.parquet", odd_sources(), ODD_SCHEMA)
+    write(folder / "winter/part-0.parquet", [winter_alert(n) for n in (0, 1)], WINTER_SCHEMA)
     settings = catalogued(Settings(archive=Archive(uri=folder.as_uri())))
     with serve(folder, settings.catalog.url, folder.parent / "explored.log") as running:
         objects = {archive.survey: archive.example_object for archive in summary.archives}
@@ -206,7 +208,7 @@ def link(page: Browser) -> str:
 def test_the_examples_are_objects_of_the_archive_and_open_with_one_press(page: Browser) -> None:
     page.open()
     examples = [example.text for example in page.find_all(".example")]
-    assert len(examples) == 6
+    assert len(examples) == 7
     assert any(name.startswith("ZTF") for name in examples)
     page.find_all(".example")[-1].click()
     settle(page)
@@ -222,6 +224,23 @@ def test_an_object_is_shown_at_its_latest_alert(
     look_for(page, explored.objects[survey])
     assert page.text("#curve-title") == explored.objects[survey]
     assert shown_alert(page) == current_point(page) == explored.alerts(survey)[-1]
+
+
+def test_an_object_of_a_survey_that_shares_its_keys_is_shown_too(
+    page: Browser, explored: Explored
+) -> None:
+    """Its stamps are asked for by a candid, which may be of ZTF, and hold masked pixels."""
+    visit(page, f"/?id={WINTER}")
+    assert page.text("#curve-title") == WINTER
+    assert shown_alert(page) == "3608001"
+    assert len(page.find_all("#curve [data-alert]")) == 2
+    assert not page.find_all("#problem:not([hidden])")
+    for kind in KINDS:
+        drawn = read_canvas(page, kind)
+        asked = {"candid": "3608001", "kind": kind, "output_format": "array"}
+        (rows,) = explored.get("/api/v1/cutouts", **asked).json().values()
+        assert drawn.shape[:2] == np.shape(rows)
+        assert np.ptp(drawn[..., 0]) > 100
 
 
 @pytest.mark.parametrize("survey", SURVEYS)

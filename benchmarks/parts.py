@@ -32,6 +32,7 @@ from tests.service import Service, running_service
 
 from . import today
 from .datasets import (
+    SURVEYS,
     Alert,
     File,
     inflate,
@@ -186,7 +187,7 @@ def measure_formats(place: Place, size: int, rounds: int) -> Data:
     """Measure what is left once a stamp is read: from the stored bytes to the answer's."""
     found = []
     flask = Flask(__name__)
-    for survey in SURVEY_TABLE:
+    for survey in (it for it in SURVEY_TABLE if it.name in SURVEYS):
         alerts = read_samples(Path(place.local), File(survey.name, size, ""))
         asked: dict[tuple[str, str], Callable[[bytes], object]] = {}
         with flask.test_request_context():

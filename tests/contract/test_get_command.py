@@ -163,9 +163,9 @@ def test_ids_are_read_from_standard_input(
 
 
 BAD_IDS = {
-    "1.5e18": "neither a ZTF name",
-    "SN2024abc": "neither a ZTF name",
-    "../../etc": "neither a ZTF name",
+    "1.5e18": "neither an object's name",
+    "SN2024abc": "neither an object's name",
+    "../../etc": "neither an object's name",
     "ZTF99aaaaaaa": "ZTF99aaaaaaa",
     str(CANDID + 5000): "neither as candid nor as diaSourceId",
     str(BOTH): f"say which, as candid={BOTH}",
@@ -373,7 +373,7 @@ def test_on_a_terminal_there_is_a_bar(environment: dict[str, str], tmp_path: Pat
     text = re.sub(rb"\x1b\[[0-9;?]*[a-zA-Z]", b"", shown).decode()
     assert "4/4" in text
     assert "1 failed" in text
-    assert "nonsense: neither a ZTF name" in text
+    assert "nonsense: neither an object's name" in text
     assert out.decode() == f"4 asked for, 3 written to {tmp_path}\n"
 
 

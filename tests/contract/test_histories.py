@@ -162,7 +162,7 @@ def test_forced_photometry_by_columns_and_by_get(client: FlaskClient) -> None:
     assert answer.headers["X-Unknown-Columns"] == "f:cdsxmatch"
     assert client.head(address).status_code == 200
     names = [row["name"] for row in client.get("/api/v1/fp").json["args"]]
-    assert names == ["diaObjectId", "columns", "output-format"]
+    assert names == ["diaObjectId", "objectId", "columns", "output-format", "strict"]
     assert ask(client, "fp", diaObjectId=str(OBJECT + 8)) == []
     assert ask(client, "fp", diaObjectId="5") == []
 

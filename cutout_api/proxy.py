@@ -64,6 +64,7 @@ CLEANERS: Mapping[str, Callable[[str], str | None]] = {
     "HTTP_X_FORWARDED_HOST": _clean_host,
 }
 HEADERS = (FOR, *CLEANERS, "HTTP_FORWARDED")
+_HEADERS = frozenset(HEADERS)
 
 
 def parse_proxy(text: str) -> Callable[[IPv4Address | IPv6Address], bool]:
@@ -91,12 +92,16 @@ def parse_hop(text: str) -> IPv4Address | IPv6Address | None:
 class Front:
     """WSGI middleware before ``ProxyFix``: leaves of each header the one value to believe.
 
+    ``behind`` is the application within ``ProxyFix``, for requests with any such header.
+
     ``prefix`` is the path that the service lies below; a request may have it in its path, as a
     proxy that passes paths on leaves it there, or not.
     """
 
-    def __init__(self, application: Application, prefix: str, trusted: Sequence[str]) -> None:
-        self._application = application
+    def __init__(
+        self, application: Application, behind: Application, prefix: str, trusted: Sequence[str]
+    ) -> None:
+        self._application, self._behind = application, behind
         self._prefix = prefix
         self._trusts_unix = UNIX in trusted
         self._trusted = [parse_proxy(each) for each in trusted if each != UNIX]
@@ -106,10 +111,11 @@ class Front:
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         if self._prefix:
             self._take_prefix(environ)
-        if any(name in environ for name in HEADERS):
-            environ[PROXIED] = True
-            self._sift(environ)
-        return self._application(environ, start_response)
+        if _HEADERS.isdisjoint(environ):
+            return self._application(environ, start_response)
+        environ[PROXIED] = True
+        self._sift(environ)
+        return self._behind(environ, start_response)
 
     def _take_prefix(self, environ: Environ) -> None:
         before, found, path = environ["PATH_INFO"].partition(self._prefix)

@@ -7,7 +7,7 @@ An AB magnitude is 31.4 - 2.5 log10(flux / nJy): 0 is 3631 Jy.
 from __future__ import annotations
 
 import math
-from functools import cache
+from functools import cache, lru_cache
 
 import erfa
 
@@ -34,11 +34,15 @@ def find_utc(time: float, survey: Survey, digits: int = 3) -> str | None:
     ``digits`` are those behind the point of the seconds, which are rounded.
     """
     mjd = find_mjd(time, survey)
-    if mjd is None:
-        return None
+    return None if mjd is None else _write_utc(mjd, survey.time_scale, digits)
+
+
+@lru_cache(maxsize=4096)
+def _write_utc(mjd: float, time_scale: str, digits: int) -> str | None:
+    # Kept, since the three stamps of an alert are asked for one after the other.
     first, second = _MJD_0, mjd
     # ERFA's functions below the Python of pyerfa, which warns of years without leap seconds.
-    if survey.time_scale == "tai":
+    if time_scale == "tai":
         first, second, _ = erfa.ufunc.taiutc(first, second)
     year, month, day, clock, status = erfa.ufunc.d2dtf(b"UTC", digits, first, second)
     if status < 0 or not 0 < year < 10_000:

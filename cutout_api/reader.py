@@ -124,6 +124,10 @@ class Reader:
         return self.run(lambda: self._settle(request)) if request.others else request
 
     def _settle(self, request: CutoutRequest) -> CutoutRequest:
+        if request.path is None and not any(
+            self._lookup.knows(it, request.keys) for it in request.others
+        ):
+            return request  # if nobody has it, reading says so
         surveys = (request.survey, *request.others)
         found = self.twice(request.path or "", lambda: self._find_surveys(request, surveys))
         if len(found) > 1:

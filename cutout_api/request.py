@@ -815,7 +815,7 @@ def _settle_aliases(payload: Mapping[str, Any]) -> Mapping[str, Any]:
     """
     for name in ALIASES:
         value = payload.get(name)
-        meant = key_meant(name, value)
+        meant = name if value is None else key_meant(name, value)
         if meant == name:
             continue
         survey, key = next((of, it) for of, it in ALIASES[name] if it.name == meant)
@@ -907,6 +907,14 @@ def not_one_value(name: str) -> InvalidParameter:
     return InvalidParameter(name, f"{name} must be one value, not a list or an object")
 
 
+_ALIKE = {
+    name
+    for name, meant in KEYS.items()
+    if len({(key.read, key.least, key.prefixes) for _, key in meant}) == 1
+}
+"""Names of keys whose values, once parsed, may be of any survey that has the name."""
+
+
 def _parse_surveys(values: Mapping[str, Any]) -> tuple[Survey, ...]:
     """Return the surveys that have all the keys that are given: more than one where they share
     their names, and the form of the ids does not tell."""
@@ -916,9 +924,8 @@ def _parse_surveys(values: Mapping[str, Any]) -> tuple[Survey, ...]:
         raise MissingParameter(names[0], f"which alert? Give one of {', '.join(names)}")
     left = SURVEYS
     for name in given:
-        meant = KEYS[name]
-        fitting = [it for it, key in meant if len(meant) == 1 or key.takes(values[name])]
-        stay = tuple(survey for survey in left if survey in fitting)
+        fitting = {it.name for it, key in KEYS[name] if name in _ALIKE or key.takes(values[name])}
+        stay = tuple(survey for survey in left if survey.name in fitting)
         if not stay:
             raise ConflictingParameters(
                 name, f"{given[0]} and {name} belong to different surveys; give one of them"

@@ -23,6 +23,7 @@ import numpy as np
 import orjson
 from flask import (
     Flask,
+    Request,
     Response,
     current_app,
     g,
@@ -205,6 +206,7 @@ def create_app(settings: Settings) -> Flask:
     app.config[NAN_SETTING] = settings.answers.nan
     app.logger.handlers.clear()
     app.wsgi_app = Front(  # type: ignore[method-assign]
+        app.wsgi_app,
         ProxyFix(app.wsgi_app, x_for=1, x_proto=1, x_host=1, x_prefix=1),
         settings.server.prefix,
         settings.server.trusted_proxies,
@@ -633,35 +635,39 @@ def _what_there_is() -> str:
 def _add_bookkeeping(app: Flask, *, varies: bool) -> None:
     @app.before_request
     def begin() -> None:
-        g.start = time.perf_counter()
-        has_left.set(partial(_has_left, request.environ.get("gunicorn.socket")))
-        given = request.headers.get("X-Request-ID", "")
-        g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        noted, environ = g._get_current_object(), request.environ
+        noted.start = time.perf_counter()
+        has_left.set(partial(_has_left, environ.get("gunicorn.socket")))
+        given = environ.get("HTTP_X_REQUEST_ID", "")
+        noted.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
     @app.after_request
     def end(response: Response) -> Response:
-        seconds = time.perf_counter() - g.start
-        route = request.url_rule.rule if request.url_rule else "unknown"
-        response.headers.add("X-Request-ID", g.request_id)
+        # The objects themselves: each access by the proxies costs as much as a line here.
+        noted = g._get_current_object()
+        asked: Request = request._get_current_object()  # type: ignore[attr-defined]
+        seconds = time.perf_counter() - noted.start
+        route = asked.url_rule.rule if asked.url_rule else "unknown"
+        response.headers.add("X-Request-ID", noted.request_id)
         response.headers.add("X-Content-Type-Options", "nosniff")
-        if "unknown_arguments" in g:
-            response.headers["X-Unknown-Arguments"] = _list_in_header(g.unknown_arguments)
+        if "unknown_arguments" in noted:
+            response.headers["X-Unknown-Arguments"] = _list_in_header(noted.unknown_arguments)
         if varies:  # by the page that asks: a cache must not answer one with another's copy
             response.vary.add("Origin")
-        if "Location" in response.headers:
+        if 300 <= response.status_code < 400 and "Location" in response.headers:
             response.vary.update(BY_PROXY)
-        metrics.count_request(route, g.get("format", ""), response.status_code, seconds)
+        metrics.count_request(route, noted.get("format", ""), response.status_code, seconds)
         length = response.headers.get("Content-Length", "-")
         log.info(
             "%s %s %d %s B %.1f ms id=%s from=%s %s",
-            request.method,
-            quote(request.path),
+            asked.method,
+            quote(asked.path),
             response.status_code,
             length,
             seconds * 1e3,
-            g.request_id,
-            request.remote_addr or "-",
-            g.get("sought", ""),
+            noted.request_id,
+            asked.remote_addr or "-",
+            noted.get("sought", ""),
         )
         return response
 
@@ -899,14 +905,15 @@ def _finish(body: bytes, media_type: str, cache_control: str, headers: dict[str,
     environ = request.environ
     tag = hashlib.sha256(body, usedforsecurity=False).hexdigest()[:32]
     if media_type == JSON:
-        headers["Vary"] = ", ".join(("Accept-Encoding", *filter(None, (headers.get("Vary"),))))
+        more = headers.get("Vary")
+        headers["Vary"] = f"Accept-Encoding, {more}" if more else "Accept-Encoding"
         if len(body) >= GZIP_FROM_BYTES and "HTTP_RANGE" not in environ and _takes_gzip():
             body = igzip.compress(body, compresslevel=1, mtime=0)
             headers["Content-Encoding"] = "gzip"
             tag += "-gzip"
     headers["ETag"] = f'"{tag}"'
     headers["Cache-Control"] = cache_control
-    if request.method == "POST":
+    if environ["REQUEST_METHOD"] == "POST":
         return Response(body, status, headers, mimetype=media_type)
     headers["Accept-Ranges"] = "bytes"
     asked = environ.get("HTTP_IF_NONE_MATCH")

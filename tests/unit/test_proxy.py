@@ -24,6 +24,10 @@ SPOOFED = {
 }
 
 
+def nothing(_environ: dict[str, Any], _start: Any) -> list[bytes]:
+    return []
+
+
 def sifted(peer: str, below: str = "", path: str = "/", /, **headers: str) -> dict[str, Any]:
     """Return the environ that the application behind the middleware sees."""
     seen: dict[str, Any] = {}
@@ -34,7 +38,7 @@ def sifted(peer: str, below: str = "", path: str = "/", /, **headers: str) -> di
 
     environ = {f"HTTP_X_FORWARDED_{name.upper()}": value for name, value in headers.items()}
     environ |= {"REMOTE_ADDR": peer, "PATH_INFO": path, "SCRIPT_NAME": ""}
-    Front(application, below, TRUSTED)(environ, None)
+    Front(application, application, below, TRUSTED)(environ, None)
     return seen
 
 
@@ -87,9 +91,9 @@ def test_of_a_stranger_nothing_is_believed(peer: str) -> None:
 
 def test_who_connects_through_a_socket_is_trusted_where_that_is_said() -> None:
     for peer in ("", "/run/client.sock"):
-        assert Front(lambda *_: [], "", ["unix"])._trusts(peer)
-        assert not Front(lambda *_: [], "", ["127.0.0.1"])._trusts(peer)
-    assert not Front(lambda *_: [], "", ["unix"])._trusts("127.0.0.1")
+        assert Front(nothing, nothing, "", ["unix"])._trusts(peer)
+        assert not Front(nothing, nothing, "", ["127.0.0.1"])._trusts(peer)
+    assert not Front(nothing, nothing, "", ["unix"])._trusts("127.0.0.1")
 
 
 @pytest.mark.parametrize("hop", ["", "[]", "[::1", "1.2.3", "host", "1.2.3.4:", "%", "::1%"])
@@ -174,7 +178,12 @@ def test_what_makes_no_safe_link_is_passed_over_and_said_once(
 ) -> None:
     monkeypatch.setattr(logging.getLogger("cutout_api"), "propagate", True)
     seen: list[dict[str, Any]] = []
-    front = Front(lambda environ, _: seen.append(environ) or [], "", TRUSTED)  # type: ignore[func-returns-value]
+
+    def note(environ: dict[str, Any], _start: Any) -> list[bytes]:
+        seen.append(environ)
+        return []
+
+    front = Front(note, note, "", TRUSTED)
     header = f"HTTP_X_FORWARDED_{name.upper()}"
     for _ in range(2):
         front({"REMOTE_ADDR": "10.1.2.3", "PATH_INFO": "/", header: value}, None)

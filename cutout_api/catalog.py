@@ -46,6 +46,8 @@ MOST_IN_LIST = 500
 """Ids of one statement; below what every SQLite takes."""
 EXAMPLES_FILES, EXAMPLES_FROM = 4, 100
 """Files, and rows of each, among whose objects examples are looked for."""
+EMPTY_SECONDS = 1.0
+"""How long a survey is taken to have no alerts, once it had none."""
 BUSY_SECONDS = 60.0
 """How long a writer waits for another."""
 HOW_TO_FILL = "`cutout_api index` fills it"
@@ -183,10 +185,27 @@ class Catalog:
         self._url = database_url(settings.url)
         self._archive = str(archive)
         self._lock = threading.Lock()
+        self._peopled: set[str] = set()
+        self._empty_until: dict[str, float] = {}
         self._reading: _Connections | None = None
         self._writing: tuple[Engine, _Identity] | None = None
 
     # --- looking up
+
+    def has_alerts(self, survey: Survey) -> bool:
+        """Whether there are alerts of a survey; that there are none may be a second old.
+
+        Where an archive is of one survey, this spares a look-up for each id that could be of
+        another.
+        """
+        name, now = survey.name, clock.monotonic()
+        if name not in self._peopled and now >= self._empty_until.get(name, now):
+            query = sa.select(ALERTS[name].c.place).limit(1)
+            if self._read_alerts(survey, lambda found: found.execute(query).first(), None):
+                self._peopled.add(name)
+            else:
+                self._empty_until[name] = now + EMPTY_SECONDS
+        return name in self._peopled
 
     def find_alert(self, survey: Survey, alert_id: int) -> Entry | None:
         """Return where the alert is; of several files that repeat it, the one written last."""

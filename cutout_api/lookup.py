@@ -194,7 +194,7 @@ class Lookup:
 
     def knows(self, survey: Survey, keys: Mapping[str, KeyValue]) -> bool:
         """Whether the catalog has an alert of a survey with these keys."""
-        return bool(self._from_catalog(survey, keys))
+        return self._catalog.has_alerts(survey) and bool(self._from_catalog(survey, keys))
 
     def _from_catalog(self, survey: Survey, keys: Mapping[str, KeyValue]) -> list[Entry]:
         alert_id, object_id = keys.get(survey.alert_key.name), keys.get(survey.object_key.name)

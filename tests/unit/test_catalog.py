@@ -11,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -241,6 +242,23 @@ def test_a_reader_sees_what_is_written_later(catalog_url: str) -> None:
     assert reader.find_alert(ZTF, 1) is not None
     writer.put_file(a_file("b"), [alerts((2, A, 1.0))])
     assert reader.find_alert(ZTF, 2) is not None
+
+
+def test_a_survey_that_had_no_alerts_is_asked_for_again_a_second_later(
+    catalog_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    told = SimpleNamespace(monotonic=lambda: now[0], time=time.time, sleep=time.sleep)
+    monkeypatch.setattr(module, "clock", told)
+    reader, writer = open_catalog(catalog_url), open_catalog(catalog_url)
+    assert not reader.has_alerts(ZTF)
+    writer.put_file(a_file(), [alerts((1, A, 1.0))])
+    assert not reader.has_alerts(ZTF)
+    now[0] += module.EMPTY_SECONDS
+    assert reader.has_alerts(ZTF)
+    assert not reader.has_alerts(LSST)
+    now[0] += module.EMPTY_SECONDS
+    assert reader.has_alerts(ZTF)
 
 
 def test_a_catalog_of_a_newer_version_is_refused(catalog_url: str) -> None:

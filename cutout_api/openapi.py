@@ -333,13 +333,7 @@ def _table(route: str) -> dict[str, Any]:
         "post": {
             "operationId": f"post{name}",
             **common,
-            "requestBody": {
-                "required": True,
-                "content": {
-                    "application/json": {"schema": body, "example": example},
-                    "application/x-www-form-urlencoded": {"schema": body},
-                },
-            },
+            "requestBody": _posted(body, example),
             "responses": _table_responses(_ROWS),
         },
     }
@@ -407,14 +401,18 @@ def _posted_schema() -> dict[str, Any]:
         "operationId": "postSchema",
         "tags": ["tables"],
         "summary": "The columns of an endpoint by title",
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {"schema": body, "example": example},
-                "application/x-www-form-urlencoded": {"schema": body},
-            },
-        },
+        "requestBody": _posted(body, example),
         "responses": _column_responses(_SCHEMA),
+    }
+
+
+def _posted(body: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "required": True,
+        "content": {
+            "application/json": {"schema": body, "example": example},
+            "application/x-www-form-urlencoded": {"schema": body},
+        },
     }
 
 

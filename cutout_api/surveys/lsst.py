@@ -82,6 +82,9 @@ _HISTORY = History(
     band_name="r:band",
     tag="f:tag",
 )
+_MOVING = tuple(
+    Rule(f"{name}.", f"r:{name}_", asked=True) for name in ("ssObject", "ssSource", "mpc_orbits")
+)
 # The broker drops the names of these structs, and keeps those of the others (xm, clf).
 _BROKER = (Rule("pred.", "f:", former="f:pred_"), Rule("misc.", "f:", former="f:misc_"))
 _TITLES = (
@@ -97,9 +100,7 @@ LSST_SOURCES = View(
         Rule("diaSource.", "r:"),
         *_ALERT,
         Rule("diaObject.", "r:diaObject_", asked=True),
-        Rule("ssObject.", "r:ssObject_", asked=True),
-        Rule("ssSource.", "r:ssSource_", asked=True),
-        Rule("mpc_orbits.", "r:mpc_orbits_", asked=True),
+        *_MOVING,
         *_BROKER,
         *STAMP_RULES,
     ),
@@ -130,9 +131,7 @@ LSST_OBJECTS = View(
     rules=(
         Rule("diaObject.", "r:"),
         Rule("diaSource.", "r:diaSource_", asked=True),
-        Rule("ssObject.", "r:ssObject_", asked=True),
-        Rule("ssSource.", "r:ssSource_", asked=True),
-        Rule("mpc_orbits.", "r:mpc_orbits_", asked=True),
+        *_MOVING,
         *(Rule(rule.path, "r:", asked=True) for rule in _ALERT),
         *_BROKER,
         *STAMP_RULES,

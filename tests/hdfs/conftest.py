@@ -19,6 +19,12 @@ def refuse(missing: str) -> NoReturn:
     pytest.skip(sentence)
 
 
+@pytest.fixture(params=["libhdfs", "native"])
+def driver(request: pytest.FixtureRequest) -> str:
+    """Each way of reading HDFS."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
 def hdfs_environment() -> dict[str, str]:
     """The environment of libhdfs, also set in this process, before any JVM starts in it.

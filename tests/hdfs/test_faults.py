@@ -32,11 +32,6 @@ ROWS = [ztf_alert(n) for n in range(8)]
 ROUTE = "/api/v1/cutouts"
 
 
-@pytest.fixture(params=["libhdfs", "native"])
-def driver(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture
 def cluster(hdfs_cluster: HdfsCluster, tmp_path: Any) -> HdfsCluster:
     put(hdfs_cluster, tmp_path, ROWS)

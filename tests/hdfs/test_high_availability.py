@@ -46,11 +46,6 @@ def cluster(
         yield cluster
 
 
-@pytest.fixture(params=["libhdfs", "native"])
-def driver(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture
 def environment(
     cluster: HaCluster, driver: str, hdfs_environment: dict[str, str], tmp_path: Path

@@ -49,11 +49,6 @@ def cluster(
         yield cluster
 
 
-@pytest.fixture(params=["libhdfs", "native"])
-def driver(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture
 def environment(
     cluster: SecureCluster, driver: str, hdfs_environment: dict[str, str], tmp_path: Path

@@ -5,7 +5,7 @@
 import { dateOf, describeFully, magnitudeOf } from "./quantities.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const SPACE = { left: 58, right: 24, top: 12, bottom: 54 };
+const SPACE = { left: 58, right: 34, top: 12, bottom: 54 };
 // On the right, where the magnitudes of fluxes stand.
 const MAGNITUDES = 58;
 // Of a value's label: what stands beside it, and a digit.

@@ -26,6 +26,7 @@ from .request import (
     choice_parameter,
     parse_number,
     parse_text,
+    parse_value,
     parse_values,
     refuse_value,
 )
@@ -357,8 +358,18 @@ def _read_ids(
             ids[key.parse(item)] = None
         except ValueError as reason:
             malformed[str(item)] = None
-            hint = hint or refuse_value(PARAMETERS[key.name], item, reason).detail
+            hint = hint or _say_what_is_wrong(key.name, item, reason)
     return tuple(ids), tuple(malformed), hint
+
+
+def _say_what_is_wrong(name: str, item: int | str, reason: ValueError) -> str:
+    """Return the sentence with which the other routes refuse an id: of any survey's key."""
+    parameter = PARAMETERS[name]
+    try:
+        parse_value(parameter, item)
+    except InvalidParameter as refused:
+        return refused.detail
+    return refuse_value(parameter, item, reason).detail
 
 
 def parse_survey(payload: Mapping[str, Any]) -> tuple[Survey, ...]:

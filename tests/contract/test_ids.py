@@ -251,7 +251,7 @@ def test_a_malformed_value_has_one_error_on_every_route(
     if isinstance(value, str):
         assert get(everything, "cutouts", **{key: value}, kind="Science").json == expected.json
         assert get(everything, "cutouts/info", **{key: value}).json == expected.json
-    if isinstance(value, str) and key == "diaObjectId":
+    if isinstance(value, str) and key in ("diaObjectId", "objectId"):
         table = post(everything, "objects", **{key: value})
         assert (table.json, table.headers["X-Hint"]) == ([], expected.json["detail"])
     if isinstance(value, str) and value.strip("-").isdigit() and value.isascii():
